@@ -1,0 +1,195 @@
+"""`Session[T]`: what a handler holds of its session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from enum import Enum
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
+
+from gramkeep.errors import GramkeepError, SessionNotLoaded
+from gramkeep.locks import Ticket
+from gramkeep.storage import Record
+
+T = TypeVar("T")
+
+
+class State(Enum):
+    """How far a session's data is known."""
+
+    UNREAD = "unread"
+    LOADED = "loaded"
+    ASSIGNED = "assigned"  # set without having been read: saving overwrites whatever is stored
+
+
+class Keeper(Protocol):
+    """What a handle asks of the manager it came from."""
+
+    storage_name: str
+
+    async def load(self, session: Session[Any]) -> None: ...
+    async def save(self, session: Session[Any]) -> None: ...
+    async def clear(self, session: Session[Any]) -> None: ...
+    async def reload(self, session: Session[Any]) -> None: ...
+
+
+class Session(Generic[T]):
+    """One session, during one update.
+
+    ``await session`` loads it where that hasn't happened, and gives the data; so does ``data``
+    once it is loaded. Changes are saved when the update is over and its handler raised nothing.
+    After that every use raises `SessionClosed`; where the update has no session at all, every
+    use raises `NoSessionKey`.
+    """
+
+    __slots__ = (
+        "_baseline",
+        "_data",
+        "_keeper",
+        "_key",
+        "_loading",
+        "_mirror",
+        "_origin",
+        "_record",
+        "_refusal",
+        "_state",
+        "_stored_key",
+        "_ticket",
+    )
+
+    def __init__(self, keeper: Keeper, key: str, stored_key: str, origin: Any) -> None:
+        self._keeper = keeper
+        self._key = key
+        self._stored_key = stored_key
+        self._origin = origin
+        self._state = State.UNREAD
+        self._data: T | None = None
+        self._record: Record | None = None
+        self._baseline: bytes | None = None  # what the unchanged data encodes to
+        self._ticket: Ticket | None = None
+        self._loading: asyncio.Future[None] | None = None
+        self._refusal: Callable[[], GramkeepError] | None = None
+        self._mirror: Callable[[T | None], None] | None = None
+
+    def __repr__(self) -> str:
+        state = "unavailable" if self._refusal else self._state.value
+        return f"<Session {self._key!r} in {self._keeper.storage_name}, {state}>"
+
+    @property
+    def key(self) -> str:
+        """The session's key, as ``get_session_key`` gave it."""
+        if self._refusal is not None:
+            raise self._refusal()
+        return self._key
+
+    @property
+    def data(self) -> T:
+        """The session's data. Set it to replace the data, to ``None`` to delete the session.
+
+        Reading raises `SessionNotLoaded` for a lazy session that was not awaited yet. Setting
+        needs no loading: it overwrites whatever is stored.
+        """
+        if self._refusal is not None:
+            raise self._refusal()
+        if self._state is State.UNREAD:
+            self._raise_not_loaded()
+        return self._data  # type: ignore[return-value] # None only where T says so, or by deletion
+
+    @data.setter
+    def data(self, value: T | None) -> None:
+        if self._refusal is not None:
+            raise self._refusal()
+        if self._state is State.UNREAD:
+            self._state = State.ASSIGNED
+        self._replace(value)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was stored for this session when it was loaded."""
+        if self._refusal is not None:
+            raise self._refusal()
+        if self._state is not State.LOADED:
+            self._raise_not_loaded()
+        return self._record is None
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._load_once().__await__()
+
+    async def save(self) -> None:
+        """Save now, in the middle of the handler; what fails later doesn't undo it.
+
+        Raises what saving at the end raises: `SessionConflict`, `SessionEncodeError`,
+        `SessionTooLarge`, `StorageUnavailable`.
+        """
+        if self._refusal is not None:
+            raise self._refusal()
+        await self._keeper.save(self)
+
+    async def clear(self) -> None:
+        """Delete the session now; ``data`` is initial again, and saved only if it changes.
+
+        Works on a session that can't be loaded, too. Raises `SessionConflict` where another
+        writer changed it after it was loaded, `StorageUnavailable`.
+        """
+        if self._refusal is not None:
+            raise self._refusal()
+        await self._keeper.clear(self)
+
+    async def reload(self) -> None:
+        """Forget all unsaved changes and read again what is stored.
+
+        Raises `SessionDecodeError`, `StorageUnavailable`.
+        """
+        if self._refusal is not None:
+            raise self._refusal()
+        await self._keeper.reload(self)
+
+    async def _load_once(self) -> T:
+        if self._refusal is not None:
+            raise self._refusal()
+        while self._state is State.UNREAD:
+            if self._loading is not None:
+                # Another task of this update is loading. If it fails, this one tries itself.
+                await asyncio.shield(self._loading)
+                continue
+            self._loading = asyncio.get_running_loop().create_future()
+            try:
+                await self._keeper.load(self)
+            finally:
+                self._loading.set_result(None)
+                self._loading = None
+        return self.data
+
+    def _replace(self, value: T | None) -> None:
+        self._data = value
+        if self._mirror is not None:
+            self._mirror(value)
+
+    def _raise_not_loaded(self) -> NoReturn:
+        raise SessionNotLoaded(key=self._stored_key, storage=self._keeper.storage_name)
+
+
+class NoSession:
+    """Stands where the data would be, in an update that has no session: any use raises."""
+
+    __slots__ = ("_refusal",)
+
+    def __init__(self, refusal: Callable[[], GramkeepError]) -> None:
+        object.__setattr__(self, "_refusal", refusal)
+
+    def _refuse(self, *_: object) -> NoReturn:
+        refusal = object.__getattribute__(self, "_refusal")
+        raise refusal()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        self._refuse(name)
+
+    __setattr__ = __delattr__ = _refuse
+    __getitem__ = __setitem__ = __delitem__ = __contains__ = __iter__ = __len__ = _refuse
+    __bool__ = __call__ = __str__ = __int__ = __float__ = __index__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __iadd__ = __radd__ = __sub__ = __isub__ = __or__ = __ior__ = __await__ = _refuse
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "<no session for this update>"

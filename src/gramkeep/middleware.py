@@ -1,0 +1,172 @@
+"""`session()` and `lazy_session()` for any framework with ``(ctx, next)`` middleware.
+
+The ctx is an object of the framework or of the user. It gets the session as an attribute, named
+by the ``key`` option, and the handle beside it as ``<key>_handle``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar, Unpack, overload
+
+from gramkeep.errors import ConfigurationError
+from gramkeep.handle import NoSession, Session
+from gramkeep.manager import Sessions
+from gramkeep.options import CommonOptions, SessionOptions
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+NextFunction = Callable[[], Awaitable[Any]]
+
+
+class SessionFlavor(Generic[T]):
+    """A mixin for a ctx class, to type ``ctx.session`` and to check every use of it.
+
+    Reading gives the data; assigning replaces it, ``None`` deletes. Raises `NoSessionKey` in
+    updates that have no session, `SessionClosed` when the update is over.
+    """
+
+    session_handle: Session[T]
+
+    @property
+    def session(self) -> T:
+        """The session's data."""
+        return self.session_handle.data
+
+    @session.setter
+    def session(self, value: T | None) -> None:
+        self.session_handle.data = value
+
+
+class LazySessionFlavor(Generic[T]):
+    """A mixin for a ctx class, to type the ``await ctx.session`` of `lazy_session`.
+
+    Awaiting loads the session and gives its data; assigning replaces it, ``None`` deletes.
+    """
+
+    session_handle: Session[T]
+
+    @property
+    def session(self) -> Session[T]:
+        """The session, to be awaited."""
+        return self.session_handle
+
+    @session.setter
+    def session(self, value: T | None) -> None:
+        self.session_handle.data = value
+
+
+class SessionPlugin(Generic[T]):
+    """What ``session(...)`` makes, for whichever framework: a kind of session, to be installed.
+
+    Takes the options of `SessionOptions`, keyword only, or a ready `Sessions` in their place.
+    ``sessions`` is the manager, for use outside of handlers.
+    """
+
+    lazy = False
+
+    @overload
+    def __init__(self, sessions: Sessions[T]) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        initial: Callable[..., Awaitable[T]],
+        data_type: Any = None,
+        **options: Unpack[CommonOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        initial: Callable[..., T],
+        data_type: Any = None,
+        **options: Unpack[CommonOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: SessionPlugin[V | None],
+        *,
+        data_type: type[V],
+        **options: Unpack[CommonOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(self: SessionPlugin[Any], **options: Unpack[CommonOptions]) -> None: ...
+
+    def __init__(self, sessions: Sessions[Any] | None = None, **options: Any) -> None:
+        if sessions is None:
+            sessions = Sessions(**options)
+        elif options:
+            text = (
+                f"{', '.join(f'{name}=' for name in options)} given beside a ready Sessions, "
+                "which has options of its own: give them to that"
+            )
+            raise ConfigurationError(text)
+        self.sessions: Sessions[T] = sessions
+        self.lazy = self.lazy or sessions.options.lazy
+
+
+class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in grammY
+    """Middleware for ``(ctx, next)`` that loads the session before a handler and saves it after.
+
+    The ctx gets the data as ``ctx.session``; assigning to it replaces, ``None`` deletes.
+    """
+
+    async def __call__(self, ctx: Any, next: NextFunction) -> Any:  # noqa: A002 - its usual name
+        """Run the rest of the middleware with the session, and save it unless that raises."""
+        async with await self.sessions.open_for(ctx, lazy=self.lazy) as handle:
+            attribute = _Attribute(ctx, handle, self.sessions.options, lazy=self.lazy)
+            result = await next()  # nothing is caught: a handler that fails changes nothing
+            attribute.read_back()
+            return result
+
+
+class lazy_session(session[T]):  # noqa: N801
+    """Middleware for ``(ctx, next)`` whose session is loaded by ``await ctx.session``."""
+
+    lazy = True
+
+
+class _Attribute(Generic[T]):
+    """The session's place on one ctx, whether the ctx class knows of sessions or not."""
+
+    def __init__(
+        self, ctx: Any, handle: Session[T], options: SessionOptions[T], *, lazy: bool
+    ) -> None:
+        self._ctx, self._handle = ctx, handle
+        self._name, self._lazy = options.key, lazy
+        try:
+            setattr(ctx, options.handle_key, handle)
+            flavored = isinstance(ctx, SessionFlavor | LazySessionFlavor)
+            self._is_plain = self._name != "session" or not flavored
+            if self._is_plain:
+                self._show(None)
+        except AttributeError as error:
+            text = (
+                f"{type(ctx).__qualname__} has no place for attributes named {self._name!r} and "
+                f"{options.handle_key!r}: {error}"
+            )
+            raise ConfigurationError(text) from error
+        if self._is_plain and not self._lazy and handle._refusal is None:
+            handle._mirror = self._show
+
+    def _show(self, _: object) -> None:
+        """Let the attribute show what the handle holds, when that is replaced."""
+        handle = self._handle
+        if self._lazy:
+            self._shown: Any = handle
+        elif handle._refusal is not None:
+            self._shown = NoSession(handle._refusal)
+        else:
+            self._shown = handle.data
+        setattr(self._ctx, self._name, self._shown)
+
+    def read_back(self) -> None:
+        """Take over what the handlers assigned to the attribute."""
+        if self._is_plain and (value := getattr(self._ctx, self._name, None)) is not self._shown:
+            self._handle.data = value

@@ -1,0 +1,193 @@
+"""What a user may set, checked once, when the bot starts."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar
+
+from gramkeep.codec import BoundCodec, Codec, JSONCodec
+from gramkeep.errors import ConfigurationError
+from gramkeep.lifetime import Lifetime, positive_seconds
+from gramkeep.origin import SessionKeyFunction, per_chat
+from gramkeep.storage import Storage
+
+T = TypeVar("T")
+
+Isolation: TypeAlias = Literal["serial", "optimistic"]
+
+
+class CommonOptions(TypedDict, total=False):
+    """The options that don't decide the session's type; see `SessionOptions`."""
+
+    storage: Storage | str | None
+    get_session_key: SessionKeyFunction
+    prefix: str
+    key: str
+    lazy: bool
+    ttl: Lifetime | None
+    refresh_ttl: Literal["write", "access"]
+    codec: Codec
+    isolation: Isolation
+    lock_timeout: Lifetime
+    max_bytes: int
+
+
+@dataclass(slots=True, kw_only=True)
+class SessionOptions(Generic[T]):
+    """The options of one kind of session. All have defaults; wrong ones raise ConfigurationError.
+
+    - ``initial`` makes the value of a new session: a class, or a function, which may take the
+      update's origin and may be async. Without it a session is ``None`` until assigned.
+    - ``data_type`` is what stored bytes are decoded to, where ``initial`` doesn't tell by being a
+      class, by its return annotation, or by what it returns.
+    - ``storage``: a `Storage` or a URL (``sqlite:///bot.db``); memory by default.
+    - ``get_session_key``: origin to key, or to ``None`` for updates without a session.
+    - ``prefix`` is put before every key in the storage.
+    - ``key`` is the name under which handlers get the session, ``<key>_handle`` its handle.
+    - ``lazy``: load when the session is awaited, not before.
+    - ``ttl``: lifetime, a timedelta or seconds, from the last ``refresh_ttl``: ``"write"`` or
+      ``"access"``.
+    - ``codec`` writes sessions down.
+    - ``isolation``: ``"serial"``, one update at a time per key, or ``"optimistic"``, no lock, and
+      a `SessionConflict` where two meet.
+    - ``lock_timeout``: how long an update waits for its session, a timedelta or seconds.
+    - ``max_bytes``: the largest encoded session.
+    """
+
+    initial: Callable[..., T] | Callable[..., Awaitable[T]] | None = None
+    data_type: Any = None
+    storage: Storage | str | None = None
+    get_session_key: SessionKeyFunction = per_chat
+    prefix: str = ""
+    key: str = "session"
+    lazy: bool = False
+    ttl: Lifetime | None = None
+    refresh_ttl: Literal["write", "access"] = "write"
+    codec: Codec = JSONCodec()  # noqa: RUF009 - it has no state to share
+    isolation: Isolation = "serial"
+    lock_timeout: Lifetime = 60.0
+    max_bytes: int = 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name in ("initial", "get_session_key"):
+            value = getattr(self, name)
+            if not callable(value) and not (value is None and name == "initial"):
+                text = f"{name}={value!r} can't be called; pass a class or a function"
+                raise ConfigurationError(text)
+        for name in ("prefix", "key"):
+            if not isinstance(getattr(self, name), str):
+                text = f"{name}={getattr(self, name)!r} must be a string"
+                raise ConfigurationError(text)
+        if not self.key.isidentifier():
+            text = f"key={self.key!r} can't be a handler's parameter; use a Python identifier"
+            raise ConfigurationError(text)
+        for name, choices in (
+            ("isolation", ("serial", "optimistic")),
+            ("refresh_ttl", ("write", "access")),
+        ):
+            if getattr(self, name) not in choices:
+                text = f"{name}={getattr(self, name)!r} must be one of {', '.join(choices)}"
+                raise ConfigurationError(text)
+        if not isinstance(self.codec, Codec):
+            text = f"codec={self.codec!r} is no Codec; pass an instance, as in codec=JSONCodec()"
+            raise ConfigurationError(text)
+        if type(self.max_bytes) is not int or self.max_bytes <= 0:
+            text = f"max_bytes={self.max_bytes!r} must be a number of bytes above 0"
+            raise ConfigurationError(text)
+        self.lock_timeout = positive_seconds("lock_timeout", self.lock_timeout)
+        if self.ttl is not None:
+            self.ttl = positive_seconds("ttl", self.ttl)
+
+    @property
+    def handle_key(self) -> str:
+        """The name under which handlers get the session's handle."""
+        return f"{self.key}_handle"
+
+    def bind_codec(self) -> BoundCodec:
+        """Make the codec for the type that ``data_type`` or ``initial`` tell."""
+        return self.codec.bind(_data_type(self.data_type, self.initial))
+
+
+def wants_origin(initial: Callable[..., Any] | None) -> bool:
+    """Whether ``initial`` takes the update's origin: it has a parameter without a default."""
+    if initial is None or isinstance(initial, type) or typing.get_origin(initial):
+        return False
+    required = _required_parameters(initial)
+    if len(required) > 1:
+        text = (
+            f"initial={initial!r} needs {len(required)} arguments ({', '.join(required)}); it is "
+            "called with none, or with the update's origin"
+        )
+        raise ConfigurationError(text)
+    return bool(required)
+
+
+def _required_parameters(function: Callable[..., Any]) -> list[str]:
+    return [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+
+
+def _data_type(data_type: Any, initial: Callable[..., Any] | None) -> Any:
+    if data_type is not None:
+        return data_type
+    if initial is None:
+        return Any
+    if typing.get_origin(initial):  # list[int] and its like
+        return initial
+    if isinstance(initial, type):
+        if not _is_typed_dict(initial) and (missing := _required_of_class(initial)):
+            text = (
+                f"initial={initial.__qualname__} can't be made without arguments: give "
+                f"{', '.join(missing)} defaults, or pass a function that makes one"
+            )
+            raise ConfigurationError(text)
+        return initial
+    declared = _return_annotation(initial)
+    if declared is not None:
+        return declared
+    if wants_origin(initial) or inspect.iscoroutinefunction(initial):
+        text = (
+            f"the type of the session can't be told from initial={initial!r}: annotate what it "
+            "returns, or pass data_type="
+        )
+        raise ConfigurationError(text)
+    made = initial()
+    return Any if made is None else type(made)
+
+
+def _is_typed_dict(kind: type) -> bool:
+    return typing.is_typeddict(kind)
+
+
+def _required_of_class(kind: type) -> list[str]:
+    try:
+        return _required_parameters(kind)
+    except ValueError:  # builtins such as dict tell no signature, and take no arguments
+        return []
+
+
+def _return_annotation(function: Callable[..., Any]) -> Any:
+    """Read the return annotation of a function; ``None`` if there is none that can be resolved."""
+    target = function
+    if not isinstance(target, types.FunctionType | types.MethodType):
+        target = type(function).__call__
+    try:
+        hints: Mapping[str, Any] = typing.get_type_hints(target)
+    except NameError as error:
+        text = (
+            f"the return annotation of initial={function!r} can't be resolved ({error}): import "
+            "the type where the function is defined, or pass data_type="
+        )
+        raise ConfigurationError(text) from error
+    declared = hints.get("return")
+    if typing.get_origin(declared) in (Awaitable, typing.get_origin(Awaitable[Any])):
+        return typing.get_args(declared)[0]
+    return declared
