@@ -53,7 +53,7 @@ class LazyContext(LazySessionFlavor[Counter]):
 async def middleware(ctx: Context, lazy: LazyContext) -> None:
     assert_type(session(initial=Counter).sessions, Sessions[Counter])
     assert_type(lazy_session(initial=Counter).sessions, Sessions[Counter])
-    assert_type(session(data_type=Counter).sessions, Sessions[Counter | None])
+    assert_type(session(Sessions(data_type=Counter)).sessions, Sessions[Counter | None])
     assert_type(session(Sessions(initial=Counter)).sessions, Sessions[Counter])
 
     assert_type(ctx.session, Counter)

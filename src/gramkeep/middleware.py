@@ -15,7 +15,6 @@ from gramkeep.manager import Sessions
 from gramkeep.options import CommonOptions, SessionOptions
 
 T = TypeVar("T")
-V = TypeVar("V")
 
 NextFunction = Callable[[], Awaitable[Any]]
 
@@ -89,14 +88,8 @@ class SessionPlugin(Generic[T]):
 
     @overload
     def __init__(
-        self: SessionPlugin[V | None],
-        *,
-        data_type: type[V],
-        **options: Unpack[CommonOptions],
+        self: SessionPlugin[Any], *, data_type: Any = None, **options: Unpack[CommonOptions]
     ) -> None: ...
-
-    @overload
-    def __init__(self: SessionPlugin[Any], **options: Unpack[CommonOptions]) -> None: ...
 
     def __init__(self, sessions: Sessions[Any] | None = None, **options: Any) -> None:
         if sessions is None:
@@ -109,6 +102,15 @@ class SessionPlugin(Generic[T]):
             raise ConfigurationError(text)
         self.sessions: Sessions[T] = sessions
         self.lazy = self.lazy or sessions.options.lazy
+
+    async def value_of(self, handle: Session[T]) -> Any:
+        """Give what handlers find under ``key``: the data, loaded now; of lazy ones, the handle.
+
+        In an update without a session it is an object that raises `NoSessionKey` when used.
+        """
+        if handle._refusal is not None:
+            return NoSession(handle._refusal)
+        return handle if self.lazy else await handle
 
 
 class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in grammY

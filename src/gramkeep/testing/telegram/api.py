@@ -127,7 +127,8 @@ class BotApi:
         call = Call(method=name, params=params, time=time.time())
         self.calls.append(call)
         try:
-            call.result = METHODS[name](self._world, params)
+            call.params = parameters.decode_objects(params)
+            call.result = METHODS[name](self._world, call.params)
             call.ok = True
         except BotApiError as error:
             call.error = str(error)

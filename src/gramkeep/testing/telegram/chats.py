@@ -97,14 +97,14 @@ class Chat:
         heading = f"{self.type} chat {self.name!r} ({self.id})"
         return "\n".join([heading + (":" if lines else ": nothing was said"), *lines])
 
-    async def next_answer(self, timeout: float = 5) -> Message:  # noqa: ASYNC109 - part of the API
+    async def next_answer(self, timeout: float = 5) -> Message:
         """Return the bot's next message here that no test has read yet, waiting for it if need be.
 
         Raises `WaitTimeout`, with the transcript, after `timeout` seconds.
         """
         return (await self.answers(1, timeout))[0]
 
-    async def answers(self, count: int, timeout: float = 5) -> list[Message]:  # noqa: ASYNC109 - part of the API
+    async def answers(self, count: int, timeout: float = 5) -> list[Message]:
         """Return the bot's next `count` messages here that no test has read yet, in their order.
 
         Raises `WaitTimeout`, with the transcript, after `timeout` seconds; then none is read.
@@ -124,7 +124,7 @@ class Chat:
             ),
         )
 
-    async def next_edit(self, timeout: float = 5) -> Message:  # noqa: ASYNC109 - part of the API
+    async def next_edit(self, timeout: float = 5) -> Message:
         """Return the message of the next edit by the bot that no test has read yet.
 
         Raises `WaitTimeout`, with the transcript, after `timeout` seconds.

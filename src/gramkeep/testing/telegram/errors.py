@@ -33,5 +33,5 @@ class UsageError(ValueError):
     """The test asked for what nobody can do in Telegram, such as pressing a missing button."""
 
 
-class WaitTimeout(AssertionError):  # noqa: N818 - read by people as a failed test, not as a fault
+class WaitTimeout(AssertionError):
     """The bot did not do in time what the test waited for. The message shows what did happen."""

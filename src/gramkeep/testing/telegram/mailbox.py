@@ -125,7 +125,7 @@ class Mailbox:
         self._changed()
         return True
 
-    async def get_updates(self, offset: int, limit: int, timeout: float) -> list[JSON]:  # noqa: ASYNC109 - the Bot API's own parameter
+    async def get_updates(self, offset: int, limit: int, timeout: float) -> list[JSON]:
         """Answer https://core.telegram.org/bots/api#getupdates."""
         if offset < 0:
             # "Starting from -offset update from the end of the queue": counted in ids, as Telegram

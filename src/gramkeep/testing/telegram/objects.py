@@ -87,8 +87,8 @@ class Topic:
 class Message:
     """A message as it stands now: edits change `text` and `buttons` in place.
 
-    `time` is in seconds since the epoch, `edits` holds the texts before each edit, `fields` what
-    else the Bot API object carries (a photo, `new_chat_members`, …).
+    `time` is in seconds since the epoch, `edits` holds the earlier texts, oldest first, `fields`
+    what else the Bot API object carries (a photo, `new_chat_members`, …).
     """
 
     id: int
@@ -185,7 +185,7 @@ class Query:
     bell: Bell = field(repr=False)
     answer: JSON | None = None
 
-    async def answered(self, timeout: float = 5) -> JSON:  # noqa: ASYNC109 - part of the API
+    async def answered(self, timeout: float = 5) -> JSON:
         """Wait for the bot's answer and return its parameters, such as `text` and `show_alert`.
 
         Raises `WaitTimeout` after `timeout` seconds.

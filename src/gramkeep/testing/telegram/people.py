@@ -28,15 +28,15 @@ class User(Account):
         """The user's private chat with the bot."""
         return self.world.chats[self.id]
 
-    async def next_answer(self, timeout: float = 5) -> Message:  # noqa: ASYNC109 - part of the API
+    async def next_answer(self, timeout: float = 5) -> Message:
         """`Chat.next_answer` of the private chat."""
         return await self.chat.next_answer(timeout)
 
-    async def answers(self, count: int, timeout: float = 5) -> list[Message]:  # noqa: ASYNC109 - part of the API
+    async def answers(self, count: int, timeout: float = 5) -> list[Message]:
         """`Chat.answers` of the private chat."""
         return await self.chat.answers(count, timeout)
 
-    async def next_edit(self, timeout: float = 5) -> Message:  # noqa: ASYNC109 - part of the API
+    async def next_edit(self, timeout: float = 5) -> Message:
         """`Chat.next_edit` of the private chat."""
         return await self.chat.next_edit(timeout)
 

@@ -60,6 +60,9 @@ def send_media(kind: str) -> Callable[[World, JSON], JSON]:
     def send(world: World, params: JSON) -> JSON:
         chat = find_chat(world, params)
         media = params.get(kind)
+        if isinstance(media, str) and media.startswith("attach://"):
+            # https://core.telegram.org/bots/api#sending-files: the file is another part's
+            media = params.get(media.removeprefix("attach://"))
         if media is None or media == "":
             raise bad_request(f"there is no {kind} in the request")
         file: JSON = {

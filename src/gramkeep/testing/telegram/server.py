@@ -187,7 +187,7 @@ class TelegramServer:
         count: int,
         *,
         chat: Chat | None = None,
-        timeout: float = 5,  # noqa: ASYNC109 - part of the API
+        timeout: float = 5,
     ) -> list[Message]:
         """Return the bot's next `count` messages that no test has read yet, in their order.
 
@@ -214,7 +214,7 @@ class TelegramServer:
             ),
         )
 
-    async def wait_for_call(self, method: str, timeout: float = 5) -> Call:  # noqa: ASYNC109 - part of the API
+    async def wait_for_call(self, method: str, timeout: float = 5) -> Call:
         """Return the next finished call of a method that no test has waited for yet.
 
         Failed calls count too, see `Call.ok`. Raises `WaitTimeout` after `timeout` seconds and
@@ -230,7 +230,7 @@ class TelegramServer:
             lambda: f"waited {timeout} s for a call of {name}; {self._api.describe()}",
         )
 
-    async def drained(self, timeout: float = 5) -> None:  # noqa: ASYNC109 - part of the API
+    async def drained(self, timeout: float = 5) -> None:
         """Wait until the bot acknowledged every update.
 
         A polling bot acknowledges with the offset of its next getUpdates, which most frameworks
@@ -246,7 +246,7 @@ class TelegramServer:
             ),
         )
 
-    async def bot_listening(self, timeout: float = 5) -> None:  # noqa: ASYNC109 - part of the API
+    async def bot_listening(self, timeout: float = 5) -> None:
         """Wait until the bot called getUpdates or set a webhook: its `allowed_updates` hold now.
 
         Raises `WaitTimeout`.

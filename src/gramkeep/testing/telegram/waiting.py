@@ -32,7 +32,7 @@ class Bell:
     async def until(
         self,
         look: Callable[[], T | None],
-        timeout: float,  # noqa: ASYNC109 - the complaint belongs to it
+        timeout: float,
         complaint: Callable[[], str],
     ) -> T:
         """Return what `look` gives as soon as it is not None.

@@ -166,7 +166,8 @@ class World:
         self, message: Message, text: str | None, entities: list[JSON] | None = None
     ) -> None:
         """Edit a message's text, without an update."""
-        message.edits.append(message.text)
+        if text != message.text:
+            message.edits.append(message.text)
         message.text = text
         message.entities = command_entities(text or "") if entities is None else entities
         message.edit_time = time.time()

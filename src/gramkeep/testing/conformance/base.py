@@ -1,0 +1,110 @@
+"""What the parts of the suite share: the hooks, and short words for reading and writing."""
+
+# A test suite asserts:
+# ruff: noqa: S101
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+import pytest
+
+from gramkeep.storage import ANY, Basis, Change, Put, Record, Storage, Token
+
+PATIENCE = 30.0
+"""Seconds after which a call that should have returned long ago counts as hung."""
+
+
+class Hooks:
+    """What a subclass of the suite may set; see `StorageConformance`."""
+
+    reopens: ClassVar[bool] = True
+    """Whether a second storage object can open the same data."""
+
+    settling_seconds: ClassVar[float] = 0.0
+    """How long after its return a cancelled `put` may still take effect."""
+
+    def reopen(self, storage: Any) -> Storage | Awaitable[Storage]:
+        """Make a second storage object over the data of ``storage``, with its own connection."""
+        pytest.fail(
+            f"{type(self).__name__} must define reopen(self, storage), giving a second storage "
+            f"over the same data, or say `reopens = False` if {storage.name} can't have one"
+        )
+
+    @asynccontextmanager
+    async def reopened(self, storage: Storage) -> AsyncIterator[Storage]:
+        """Hold the second storage object for the length of a test."""
+        if not self.reopens:
+            pytest.skip(f"the data of {storage.name} lives in the storage object itself")
+        made = self.reopen(storage)
+        second: Storage = await made if inspect.isawaitable(made) else made
+        assert second is not storage, "reopen() must make another storage object"
+        try:
+            yield second
+        finally:
+            await second.aclose()
+
+
+@asynccontextmanager
+async def promptly() -> AsyncIterator[None]:
+    """Fail, rather than hang, if what is inside doesn't come to an end."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield
+    except TimeoutError:
+        # An AssertionError like any broken promise; pytest.fail is for misuse of the suite.
+        raise AssertionError(f"no answer within {PATIENCE:g} s") from None
+
+
+def skip_unless_transactional(storage: Storage) -> None:
+    """Ask nothing about ``atomic`` of a storage that doesn't offer it."""
+    if not storage.transactional:
+        pytest.skip(f"{storage.name} doesn't declare itself transactional")
+
+
+async def put(
+    storage: Storage,
+    key: str,
+    value: bytes | Change,
+    expected: Token | Basis = ANY,
+    ttl: float | None = None,
+) -> bool:
+    """Carry out one change and tell whether it was done."""
+    answers = await storage.put([Put(key, value, expected, ttl)])
+    assert len(answers) == 1, "one answer per change"
+    assert type(answers[0]) is bool
+    return answers[0]
+
+
+async def store(storage: Storage, key: str, value: bytes, ttl: float | None = None) -> None:
+    """Store a value whatever was there."""
+    assert await put(storage, key, value, ANY, ttl), "a put that expects ANY is always done"
+
+
+async def find(storage: Storage, key: str) -> Record | None:
+    """Read one key."""
+    answers = await storage.get([key])
+    assert len(answers) == 1, "one answer per key"
+    return answers[0]
+
+
+async def read(storage: Storage, key: str) -> Record:
+    """Read one key that must be there."""
+    record = await find(storage, key)
+    assert record is not None, f"{key!r} isn't there"
+    return record
+
+
+async def values(storage: Storage, *keys: str) -> list[bytes | None]:
+    """Read several values, ``None`` for what isn't there."""
+    records = await storage.get(keys)
+    return [None if record is None else record.value for record in records]
+
+
+async def scanned(storage: Storage, prefix: str = "") -> list[str]:
+    """Scan to the end, and give the keys sorted, with any that came twice."""
+    return sorted([key async for key in storage.scan(prefix)])
