@@ -1,0 +1,42 @@
+# Two commands need nothing prepared: `make demo` and `make test`. The rest is for contributors.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types imports format lock clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## Play with a real bot on a local Bot API server
+	@$(BIN)/gramkeep demo
+
+test: $(READY) ## Run all tests
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(READY) ## Check style
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY) ## Check types, as mypy and as pyright see them
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+
+imports: $(READY) ## Check that imports point one way
+	@$(BIN)/lint-imports
+
+format: $(READY) ## Put the code into its form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: ## Pin the newest versions of everything in requirements/dev.in
+	@PYTHON="$(PYTHON)" sh requirements/lock.sh
+
+clean: ## Remove what was set up
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache dist
+
+$(READY): pyproject.toml requirements/dev.txt requirements/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh requirements/setup.sh
+	@touch $@
