@@ -146,6 +146,8 @@ async def test_an_upgraded_group_tells_the_bot_in_both_chats(telegram, alice, re
         await alice.write("hi", chat=group)
     with pytest.raises(UsageError, match="no group that could be upgraded"):
         await group.upgrade()
+    with pytest.raises(UsageError, match="nobody is in 'Empty'"):
+        await telegram.group("Empty").upgrade()
 
 
 async def test_the_notices_of_an_upgrade_can_come_in_the_other_order(telegram, alice, result):

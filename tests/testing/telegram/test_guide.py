@@ -90,7 +90,7 @@ async def test_a_group_that_becomes_a_supergroup(telegram):
     assert (await supergroup.next_answer()).text == "Who is for it?"
 
 
-async def test_a_refused_press_is_answered_all_the_same(telegram):
+async def test_a_failed_edit_leaves_the_press_unanswered(telegram):
     alice = telegram.user("Alice")
     await alice.write("/vote")
     question = await alice.next_answer()
@@ -112,13 +112,15 @@ async def test_by_webhook():
             runner = web.AppRunner(app)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
-            port = runner.addresses[0][1]
-            await bot.set_webhook(f"http://127.0.0.1:{port}/", secret_token="s3cret")
+            try:
+                port = runner.addresses[0][1]
+                await bot.set_webhook(f"http://127.0.0.1:{port}/", secret_token="s3cret")
 
-            alice = telegram.user("Alice")
-            await alice.write("/vote")
-            assert (await alice.next_answer()).text == "Who is for it?"
-            await runner.cleanup()
+                alice = telegram.user("Alice")
+                await alice.write("/vote")
+                assert (await alice.next_answer()).text == "Who is for it?"
+            finally:
+                await runner.cleanup()
 
 
 def test_the_guide_shows_these_examples():

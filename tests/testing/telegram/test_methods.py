@@ -65,6 +65,7 @@ async def test_a_reply_and_a_topic_are_kept(telegram, aiogram_bot, alice):
     assert (sent.message_thread_id, sent.is_topic_message) == (news.id, True)
     assert sent.reply_to_message.message_id == question.id
     answer = await forum.next_answer()
+    assert answer.text == "!"
     assert (answer.reply_to, answer.thread_id, answer.parse_mode) == (question, news.id, "HTML")
 
 
@@ -89,6 +90,18 @@ async def test_aiogram_learns_of_an_upgraded_group(telegram, aiogram_bot, alice)
         ({"reply_to_message_id": 99}, "message to be replied not found"),
         ({"reply_parameters": 1}, "object expected as reply parameters"),
         ({"reply_markup": 1}, "object expected as reply markup"),
+        (
+            {"reply_markup": {"inline_keyboard": [{"text": "A"}]}},
+            "can't parse inline keyboard: an array of arrays of buttons is expected",
+        ),
+        (
+            {"reply_markup": {"inline_keyboard": [["A"]]}},
+            "can't parse inline keyboard button: an object is expected",
+        ),
+        (
+            {"reply_markup": {"inline_keyboard": [[{"text": ""}]]}},
+            'can\'t parse inline keyboard button: Field "text" must not be empty',
+        ),
         ({"business_connection_id": "1"}, "business connection not found"),
     ],
 )
@@ -103,6 +116,48 @@ async def test_callback_data_is_1_to_64_bytes_long(alice, call, button):
     markup = {"inline_keyboard": [[{"text": "A"} | button]]}
     answer = await call("sendMessage", chat_id=alice.id, text="hi", reply_markup=markup)
     assert answer["description"] == "Bad Request: BUTTON_DATA_INVALID"
+
+
+async def test_html_becomes_entities_counted_in_utf_16_units(alice, result):
+    sent = await result(
+        "sendMessage",
+        chat_id=alice.id,
+        parse_mode="html",
+        text='👍 <b>1 &lt; <i>2</i></b> <a href="http://a.b">/go</a> &#64;&copy;'
+        '<pre><code class="language-py">x</code></pre><s></s>',
+    )
+    assert sent["text"] == "👍 1 < 2 /go @&copy;x"
+    assert sent["entities"] == [
+        {"type": "bold", "offset": 3, "length": 5},
+        {"type": "italic", "offset": 7, "length": 1},
+        {"type": "text_link", "offset": 9, "length": 3, "url": "http://a.b"},
+        {"type": "bot_command", "offset": 9, "length": 3},
+        {"type": "pre", "offset": 20, "length": 1, "language": "py"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("I <3 you", 'Unsupported start tag "3"'),
+        ("Hi <b", "Unclosed start tag"),
+        ("<h1>Hi</h1>", 'Unsupported start tag "h1"'),
+        ("<span>Hi</span>", 'Unsupported start tag "span"'),
+        ("<!-- Hi -->", 'Unsupported start tag "!-- Hi "'),
+        ("<b>Hi", 'Can\'t find end tag corresponding to start tag "b"'),
+        ("<b>Hi</i>", 'Unmatched end tag, expected "</b>", found "</i>"'),
+        ("Hi</b>", 'Unexpected end tag "b"'),
+    ],
+)
+async def test_html_that_telegram_cannot_parse_is_refused(alice, call, text, why):
+    answer = await call("sendMessage", chat_id=alice.id, text=text, parse_mode="HTML")
+    assert answer["description"] == f"Bad Request: can't parse entities: {why}"
+
+
+async def test_markup_without_a_parse_mode_is_text(alice, result):
+    sent = await result("sendMessage", chat_id=alice.id, text="I <3 <b>you</b>")
+    assert sent["text"] == "I <3 <b>you</b>"
+    assert "entities" not in sent
 
 
 async def test_a_lost_reply_can_be_sent_all_the_same(alice, result):
@@ -134,11 +189,13 @@ async def test_edits_that_cannot_be_are_refused(alice, call, result):
 
 
 async def test_buttons_can_be_changed_alone(alice, result):
-    sent = await result("sendMessage", chat_id=alice.id, text="hi")
+    bold = [{"type": "bold", "offset": 0, "length": 2}]
+    sent = await result("sendMessage", chat_id=alice.id, text="hi", entities=bold)
     markup = {"inline_keyboard": [[{"text": "A", "callback_data": "a"}]]}
     target = {"chat_id": alice.id, "message_id": sent["message_id"]}
     edited = await result("editMessageReplyMarkup", **target, reply_markup=markup)
     assert edited["reply_markup"] == markup
+    assert edited["entities"] == bold
     message = await alice.next_edit()
     assert (message.text, message.button_texts, message.edits) == ("hi", ["A"], [])
 
@@ -171,4 +228,6 @@ async def test_other_refusals(alice, call):
     assert await why("sendPoll", chat_id=alice.id, question="?", options=[]) == (
         "poll must have at least 1 option"
     )
-    assert await why("getUpdates", allowed_updates=1) == "allowed_updates is no array"
+    assert await why("setMyCommands", scope=1) == (
+        "can't parse BotCommandScope: an object is expected"
+    )

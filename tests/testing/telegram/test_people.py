@@ -256,7 +256,7 @@ async def test_joining_and_leaving_are_told_twice(telegram, alice, bob, updates)
     assert (kind, joined.new_chat_member.status) == ("chat_member", "member")
     assert went.left_chat_member.id == bob.id
     assert left.new_chat_member.status == "left"
-    with pytest.raises(UsageError, match="Bob is not in 'Friends'"):
+    with pytest.raises(UsageError, match="Bob is not in the group chat 'Friends'"):
         await bob.leave(group)
 
 
@@ -325,8 +325,12 @@ async def test_what_nobody_could_do_is_refused(telegram, alice, bob):
     channel = telegram.channel("News", [alice])
     forum = telegram.supergroup("Team", [alice], forum=True)
     message = await alice.write("hi", chat=group)
-    with pytest.raises(UsageError, match=r"Bob is not in 'Friends' \(members: Alice Liddell\)"):
+    with pytest.raises(
+        UsageError, match=r"Bob is not in the group chat 'Friends' \(members: Alice"
+    ):
         await bob.write("hi", chat=group)
+    with pytest.raises(UsageError, match="Bob is not in the private chat 'Alice Liddell'"):
+        await bob.write("hi", chat=alice.chat)
     with pytest.raises(UsageError, match="use its post"):
         await alice.write("hi", chat=channel)
     with pytest.raises(UsageError, match="let one of its members write"):

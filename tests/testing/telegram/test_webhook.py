@@ -245,6 +245,15 @@ async def test_an_update_delivered_twice_is_posted_again(telegram, result, recei
     assert receiver.updates[0]["update_id"] == receiver.updates[1]["update_id"]
 
 
+async def test_of_webhooks_set_at_once_one_remains_and_none_leaks(telegram, result, receiver):
+    await result("setWebhook", url=receiver.url + "?first")
+    await telegram.user("Alice").write("hi")
+    urls = [f"{receiver.url}?{number}" for number in range(5)]
+    await asyncio.gather(*(result("setWebhook", url=url) for url in urls))
+    assert (await result("getWebhookInfo"))["url"] in urls
+    await telegram.drained()
+
+
 @pytest.mark.parametrize(
     ("url", "why"),
     [
