@@ -23,7 +23,7 @@ class State(Enum):
 
 
 class Keeper(Protocol):
-    """What a handle asks of the manager it came from."""
+    """What a handle asks of its kind."""
 
     storage_name: str
 
@@ -31,6 +31,16 @@ class Keeper(Protocol):
     async def save(self, session: Session[Any]) -> None: ...
     async def clear(self, session: Session[Any]) -> None: ...
     async def reload(self, session: Session[Any]) -> None: ...
+
+
+class Mirror(Protocol):
+    """Another place that shows the data, and where it may be replaced as well."""
+
+    def push(self) -> None:
+        """Show what the handle holds now."""
+
+    def pull(self) -> None:
+        """Tell the handle what was put in place of its data."""
 
 
 class Session(Generic[T]):
@@ -47,7 +57,7 @@ class Session(Generic[T]):
         "_data",
         "_keeper",
         "_key",
-        "_loading",
+        "_lock",
         "_mirror",
         "_origin",
         "_record",
@@ -67,9 +77,9 @@ class Session(Generic[T]):
         self._record: Record | None = None
         self._baseline: bytes | None = None  # what the unchanged data encodes to
         self._ticket: Ticket | None = None
-        self._loading: asyncio.Future[None] | None = None
+        self._lock: asyncio.Lock | None = None
         self._refusal: Callable[[], GramkeepError] | None = None
-        self._mirror: Callable[[T | None], None] | None = None
+        self._mirror: Mirror | None = None
 
     def __repr__(self) -> str:
         state = "unavailable" if self._refusal else self._state.value
@@ -121,9 +131,8 @@ class Session(Generic[T]):
         Raises what saving at the end raises: `SessionConflict`, `SessionEncodeError`,
         `SessionTooLarge`, `StorageUnavailable`.
         """
-        if self._refusal is not None:
-            raise self._refusal()
-        await self._keeper.save(self)
+        async with self._alone():
+            await self._keeper.save(self)
 
     async def clear(self) -> None:
         """Delete the session now; ``data`` is initial again, and saved only if it changes.
@@ -131,39 +140,36 @@ class Session(Generic[T]):
         Works on a session that can't be loaded, too. Raises `SessionConflict` where another
         writer changed it after it was loaded, `StorageUnavailable`.
         """
-        if self._refusal is not None:
-            raise self._refusal()
-        await self._keeper.clear(self)
+        async with self._alone():
+            await self._keeper.clear(self)
 
     async def reload(self) -> None:
         """Forget all unsaved changes and read again what is stored.
 
         Raises `SessionDecodeError`, `StorageUnavailable`.
         """
-        if self._refusal is not None:
-            raise self._refusal()
-        await self._keeper.reload(self)
+        async with self._alone():
+            await self._keeper.reload(self)
 
     async def _load_once(self) -> T:
+        if self._state is State.UNREAD:
+            async with self._alone():
+                if self._state is State.UNREAD:
+                    await self._keeper.load(self)
+        return self.data
+
+    def _alone(self) -> asyncio.Lock:
+        """Let the tasks of one update use its handle one after the other."""
         if self._refusal is not None:
             raise self._refusal()
-        while self._state is State.UNREAD:
-            if self._loading is not None:
-                # Another task of this update is loading. If it fails, this one tries itself.
-                await asyncio.shield(self._loading)
-                continue
-            self._loading = asyncio.get_running_loop().create_future()
-            try:
-                await self._keeper.load(self)
-            finally:
-                self._loading.set_result(None)
-                self._loading = None
-        return self.data
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
 
     def _replace(self, value: T | None) -> None:
         self._data = value
         if self._mirror is not None:
-            self._mirror(value)
+            self._mirror.push()
 
     def _raise_not_loaded(self) -> NoReturn:
         raise SessionNotLoaded(key=self._stored_key, storage=self._keeper.storage_name)

@@ -11,6 +11,10 @@ class HeldByThisTask(Exception):
     """Waiting would be for ever: the task that asks is ahead of itself in the queue."""
 
 
+class TicketReleased(Exception):
+    """The ticket was given up while its turn was waited for."""
+
+
 class KeyLocks:
     """Queues of tickets, one queue for each key in use.
 
@@ -73,13 +77,12 @@ class Ticket:
     async def wait(self, timeout: float) -> None:
         """Wait for the turn, ``timeout`` seconds at most.
 
-        Raises `TimeoutError`, or at once `HeldByThisTask`. The ticket stays in its queue, also
-        when the wait is cancelled: whoever took it releases it.
+        Raises `TimeoutError`, `TicketReleased`, or at once `HeldByThisTask`. The ticket stays in
+        its queue, also when the wait is cancelled: whoever took it releases it.
         """
         locks = self._locks
         if locks is None:
-            text = "the ticket was released"
-            raise RuntimeError(text)
+            raise TicketReleased
         if locks._is_turn(self):
             return
         if locks._is_ahead(self, self.task):
@@ -87,12 +90,15 @@ class Ticket:
         self._turn = asyncio.get_running_loop().create_future()
         async with asyncio.timeout(timeout):
             await self._turn
+        if self._locks is None:
+            raise TicketReleased
 
     def release(self) -> None:
         """Leave the queue and let the next one have its turn. Idempotent."""
         locks, self._locks = self._locks, None
         if locks is not None:
             locks._leave(self)
+            self._wake()  # a task of this update may still wait: nothing is left to wait for
 
     def _wake(self) -> None:
         if self._turn is not None and not self._turn.done():

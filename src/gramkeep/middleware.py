@@ -124,7 +124,7 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
         async with await self.sessions.open_for(ctx, lazy=self.lazy) as handle:
             attribute = _Attribute(ctx, handle, self.sessions.options, lazy=self.lazy)
             result = await next()  # nothing is caught: a handler that fails changes nothing
-            attribute.read_back()
+            attribute.pull()
             return result
 
 
@@ -147,18 +147,18 @@ class _Attribute(Generic[T]):
             flavored = isinstance(ctx, SessionFlavor | LazySessionFlavor)
             self._is_plain = self._name != "session" or not flavored
             if self._is_plain:
-                self._show(None)
+                self.push()
         except AttributeError as error:
             text = (
                 f"{type(ctx).__qualname__} has no place for attributes named {self._name!r} and "
                 f"{options.handle_key!r}: {error}"
             )
             raise ConfigurationError(text) from error
-        if self._is_plain and not self._lazy and handle._refusal is None:
-            handle._mirror = self._show
+        if self._is_plain and handle._refusal is None:
+            handle._mirror = self
 
-    def _show(self, _: object) -> None:
-        """Let the attribute show what the handle holds, when that is replaced."""
+    def push(self) -> None:
+        """Let the attribute show what the handle holds."""
         handle = self._handle
         if self._lazy:
             self._shown: Any = handle
@@ -168,7 +168,7 @@ class _Attribute(Generic[T]):
             self._shown = handle.data
         setattr(self._ctx, self._name, self._shown)
 
-    def read_back(self) -> None:
-        """Take over what the handlers assigned to the attribute."""
+    def pull(self) -> None:
+        """Take over what was assigned to the attribute."""
         if self._is_plain and (value := getattr(self._ctx, self._name, None)) is not self._shown:
             self._handle.data = value

@@ -102,6 +102,15 @@ class SessionOptions(Generic[T]):
         if self.ttl is not None:
             self.ttl = positive_seconds("ttl", self.ttl)
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> SessionOptions[T]:
+        """Make the options that a user gave by keyword."""
+        known = cls.__dataclass_fields__
+        if unknown := options.keys() - known.keys():
+            text = f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(known)}"
+            raise ConfigurationError(text)
+        return cls(**options)
+
     @property
     def handle_key(self) -> str:
         """The name under which handlers get the session's handle."""
@@ -160,6 +169,10 @@ def _data_type(data_type: Any, initial: Callable[..., Any] | None) -> Any:
         )
         raise ConfigurationError(text)
     made = initial()
+    if inspect.iscoroutine(made):
+        made.close()
+        text = f"initial={initial!r} is async: annotate what it returns, or pass data_type="
+        raise ConfigurationError(text)
     return Any if made is None else type(made)
 
 

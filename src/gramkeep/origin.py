@@ -7,7 +7,6 @@ with the ctx itself, on which the same attributes are looked up.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -86,17 +85,33 @@ def _part(value: Any) -> str:
     return text.replace("%", "%25").replace(":", "%3A").replace("@", "%40")
 
 
-async def session_key(function: SessionKeyFunction, origin: Any) -> str | None:
+def require_key(key: str) -> str:
+    """Give the key back if a session can have it; otherwise raise `ConfigurationError`."""
+    if isinstance(key, str) and key and (key.isascii() or _is_utf8(key)):
+        return key
+    text = (
+        f"key={key!r} can't be a session's key: it must be a string, not empty, of whole characters"
+    )
+    raise ConfigurationError(text)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+async def session_key(function: SessionKeyFunction, origin: Any) -> str:
     """Call ``get_session_key`` and check what it gives.
 
-    Raises `NoSessionKey` for an empty key or one with a ``None`` in it that stands for something
-    the update doesn't have, `ConfigurationError` for anything but a string.
+    Raises `NoSessionKey` for ``None``, for an empty key, and for one with a ``None`` in it that
+    stands for something the update doesn't have; `ConfigurationError` for anything but a string.
     """
-    key = function(origin)
-    if inspect.isawaitable(key):
-        key = await key
+    key = await _call(function, origin)
     if key is None:
-        return None
+        raise NoSessionKey(_why_none(function, origin))
     if not isinstance(key, str):
         text = (
             f"get_session_key {_name(function)} returned {key!r}, of type {type(key).__name__}; "
@@ -106,27 +121,51 @@ async def session_key(function: SessionKeyFunction, origin: Any) -> str | None:
     if not key:
         reason = f"get_session_key {_name(function)} returned an empty key"
         raise NoSessionKey(reason)
-    if "None" in key and (missing := _missing(origin)) and "None" in re.split(r"[^\w]+|_", key):
+    if "None" in key and _BLANK in str(await _call(function, _Blanked(origin))):
         reason = (
             f"get_session_key {_name(function)} returned {key!r}, and the update has no "
-            f"{' and no '.join(missing)}"
+            f"{' and no '.join(_missing(origin))}"
         )
         raise NoSessionKey(reason)
-    return key
+    return require_key(key)
 
 
-def why_no_key(function: SessionKeyFunction, origin: Any) -> str:
-    """Say why ``get_session_key`` returned ``None``, for the text of `NoSessionKey`."""
+async def _call(function: SessionKeyFunction, origin: Any) -> Any:
+    key = function(origin)
+    return await key if inspect.isawaitable(key) else key
+
+
+_BLANK = "\0missing\0"
+
+
+class _Blanked:
+    """An origin whose missing ids can be told from the word None when they end up in a key."""
+
+    def __init__(self, origin: Any) -> None:
+        self._origin = origin
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._origin, name)
+        return _BLANK if value is None and name in _IDS else value
+
+
+_IDS = ("bot_id", "chat_id", "user_id", "sender_id", "thread_id", "business_connection_id")
+
+
+def _why_none(function: SessionKeyFunction, origin: Any) -> str:
     event = getattr(origin, "event", None)
     what = type(origin if event is None else event).__name__
-    missing = _missing(origin)
+    missing = [name for name in _missing(origin) if name in ("chat_id", "user_id")]
     lacks = f", as a {what} without {' and '.join(missing)}" if missing else f" for this {what}"
     return f"get_session_key {_name(function)} returned None{lacks}"
 
 
 def _missing(origin: Any) -> list[str]:
-    values = {"chat_id": getattr(origin, "chat_id", None), "user_id": _user_id(origin)}
-    return [name for name, value in values.items() if value is None]
+    return [
+        name
+        for name in ("chat_id", "user_id", "thread_id", "business_connection_id")
+        if (_user_id(origin) if name == "user_id" else getattr(origin, name, None)) is None
+    ]
 
 
 def _name(function: SessionKeyFunction) -> str:

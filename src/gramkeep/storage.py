@@ -105,7 +105,8 @@ class Storage(ABC):
 
         ``False`` says that the stored value was not the expected one, and that nothing was done
         for that key. Each change stands alone, unless ``atomic``, of a ``transactional`` storage:
-        then one ``False`` undoes all. A key stands at most once in a call.
+        then one ``False`` undoes all, and the answers only say whose value was the expected one.
+        A key stands at most once in a call.
         """
 
     @abstractmethod

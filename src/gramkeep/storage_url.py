@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from gramkeep.errors import ConfigurationError
 from gramkeep.storage import Storage
@@ -28,22 +28,24 @@ def storage_from_url(url: str) -> Storage:
 
     Raises `ConfigurationError` for an unknown scheme or a URL that its storage can't read.
     """
-    scheme = urlsplit(url).scheme if "://" in url else ""
+    scheme = url.partition("://")[0] if "://" in url else ""
     backend = BACKENDS.get(scheme)
     if backend is None:
         known = ", ".join(f"{name}://" for name in BACKENDS)
         what = f"has the unknown scheme {scheme!r}" if scheme else "has no scheme"
         text = f"storage URL {without_password(url)!r} {what}; known are {known}"
         raise ConfigurationError(text)
-    storage = getattr(import_module(backend.module), backend.class_name).from_url(url)
+    storage_class = getattr(import_module(backend.module), backend.class_name)
+    try:
+        storage = storage_class.from_url(url)
+    except ValueError as error:
+        text = f"storage URL {without_password(url)!r} can't be read: {error}"
+        raise ConfigurationError(text) from error
     assert isinstance(storage, Storage)  # noqa: S101 - of our own table, for the type checker
     return storage
 
 
 def without_password(url: str) -> str:
     """Give the URL as it may stand in logs."""
-    before, at, after = url.rpartition("@")
-    if not at:
-        return url
-    head, colon, _ = before.rpartition(":")
-    return f"{head}:***@{after}" if colon and not head.endswith("/") and "//" in head else url
+    url = re.sub(r"(?<=//)([^/?#:]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", r"\1***", url)

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gramkeep.errors import ConfigurationError, StorageUnavailable
@@ -87,7 +87,7 @@ class SQLiteStorage(Storage):
 
         The options ``synchronous``, ``busy_timeout`` and ``table`` may follow a ``?``.
         """
-        parts = urlsplit(url)
+        parts = urlsplit(url, allow_fragments=False)  # a file's name may have a # in it
         if parts.netloc or len(parts.path) < 2:  # noqa: PLR2004 - a slash and a name
             text = f"storage URL {url!r}: write sqlite:///bot.db, or sqlite:////var/lib/bot.db"
             raise ConfigurationError(text)
@@ -178,11 +178,13 @@ class _Database:
 
     def __init__(self, path: Path, *, synchronous: str, busy_timeout: float, table: str) -> None:
         self._path = path
+        self._log = path.with_name(path.name + "-wal")
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._table = table
         self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None  # device and inode of the file that was opened
+        self._file: _FileId | None = None  # of the file that was opened
+        self._wal: _FileId | None = None  # of its write-ahead log
         self._swept = 0.0
         alive = "(expires_at IS NULL OR expires_at > ?)"
         self._select = f"SELECT key, value, expires_at FROM {table} WHERE {alive} AND key IN "
@@ -222,7 +224,7 @@ class _Database:
     def _attempt(self, job: Job[Any], work: Callable[[sqlite3.Connection, Any], Any]) -> None:
         try:
             job.answer = work(self._connected(), job)
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - handed to the caller
             self._recover(error)
             job.error = error
 
@@ -239,7 +241,7 @@ class _Database:
             answers = [self._write(connection, write) for write in writes]
             self._sweep_sometimes(connection)
             connection.execute("COMMIT")
-        except (sqlite3.Error, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - handed to the callers
             self._recover(error)
             if len(writes) == 1:
                 writes[0].error = error
@@ -320,15 +322,22 @@ class _Database:
 
     def _connected(self) -> sqlite3.Connection:
         """Give the connection to the file that is at the path now, opening it if need be."""
-        if self._file is not None:
-            status = os.stat(self._path)  # noqa: PTH116 - a microsecond, in every call
-            if (status.st_dev, status.st_ino) != self._file:
-                self.close()  # another file was put in its place, a backup perhaps
+        if self._file is not None and self._file != _file_id(self._path):
+            self._let_go_of_replaced_file()
         if self._connection is None:
             self._connection = self._open()
-            status = self._path.stat()
-            self._file = status.st_dev, status.st_ino
+            self._file, self._wal = _file_id(self._path), _file_id(self._log)
         return self._connection
+
+    def _let_go_of_replaced_file(self) -> None:
+        """Close the connection to a file in whose place another was put, a backup perhaps."""
+        self.close()
+        with suppress(FileNotFoundError):
+            if self._wal == _file_id(self._log):
+                # The log belongs to the file that is gone. SQLite would take it for the new
+                # one's, and write the old sessions over the new.
+                self._log.unlink()
+                self._log.with_name(self._path.name + "-shm").unlink(missing_ok=True)
 
     def _open(self) -> sqlite3.Connection:
         # Once a file was there, only a file that is there will do: creating an empty one in its
@@ -386,6 +395,14 @@ class _Database:
                 connection.execute("ROLLBACK")
                 return
         self.close()
+
+
+_FileId: TypeAlias = tuple[int, int]
+
+
+def _file_id(path: Path) -> _FileId:
+    status = os.stat(path)  # noqa: PTH116 - half the cost, and asked in every call
+    return status.st_dev, status.st_ino
 
 
 def _milliseconds(seconds: float) -> int:

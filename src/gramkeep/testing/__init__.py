@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gramkeep.testing.conformance import StorageConformance
+    from gramkeep.testing.conformance import ClientConformance, StorageConformance
     from gramkeep.testing.telegram import (
         Account,
         BusinessConnection,
@@ -36,6 +36,7 @@ __all__ = [
     "Button",
     "Call",
     "Chat",
+    "ClientConformance",
     "Fault",
     "Faults",
     "Message",
@@ -56,7 +57,7 @@ _DRIVERS = {"aiohttp", "pytest", "pytest_asyncio"}
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "conformance" if name == "StorageConformance" else "telegram"
+    module = "conformance" if name.endswith("Conformance") else "telegram"
     try:
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:

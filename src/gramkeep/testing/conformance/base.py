@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -53,11 +54,17 @@ class Hooks:
 async def promptly() -> AsyncIterator[None]:
     """Fail, rather than hang, if what is inside doesn't come to an end."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATIENCE) as limit:
             yield
     except TimeoutError:
-        # An AssertionError like any broken promise; pytest.fail is for misuse of the suite.
-        raise AssertionError(f"no answer within {PATIENCE:g} s") from None
+        assert not limit.expired(), f"no answer within {PATIENCE:g} s"
+        raise
+
+
+async def finish(*tasks: asyncio.Task[Any]) -> None:
+    """Wait for tasks to be done, in whatever way, and fail rather than hang."""
+    await asyncio.wait(tasks, timeout=PATIENCE)
+    assert all(task.done() for task in tasks), f"no answer within {PATIENCE:g} s"
 
 
 def skip_unless_transactional(storage: Storage) -> None:
@@ -108,3 +115,9 @@ async def values(storage: Storage, *keys: str) -> list[bytes | None]:
 async def scanned(storage: Storage, prefix: str = "") -> list[str]:
     """Scan to the end, and give the keys sorted, with any that came twice."""
     return sorted([key async for key in storage.scan(prefix)])
+
+
+def assert_lifetime(record: Record, seconds: float) -> None:
+    """Hold what is left of a lifetime against what it should be, to a second."""
+    assert record.expires_at is not None, "expires_at is missing"
+    assert abs(record.expires_at - (time.time() + seconds)) < 1, "expires_at is off"

@@ -37,9 +37,7 @@ class Changes(Hooks):
         assert await put(storage, "key", b"second", ABSENT) is False
         assert await values(storage, "key") == [b""]
 
-    async def test_a_put_that_expects_the_stored_value_replaces_it(
-        self, storage: Storage
-    ) -> None:
+    async def test_a_put_that_expects_the_stored_value_replaces_it(self, storage: Storage) -> None:
         await store(storage, "key", b"first")
         assert await put(storage, "key", b"second", (await read(storage, "key")).token) is True
         assert await put(storage, "key", b"third", (await read(storage, "key")).token) is True
@@ -125,9 +123,7 @@ class Changes(Hooks):
         assert (await read(storage, "made")).expires_at is not None
         assert (await read(storage, "replaced")).expires_at is None
 
-    async def test_a_deleted_key_is_gone_and_its_neighbours_are_not(
-        self, storage: Storage
-    ) -> None:
+    async def test_a_deleted_key_is_gone_and_its_neighbours_are_not(self, storage: Storage) -> None:
         await storage.put([Put(key, b"1", ANY) for key in ("a", "a:b", "ab")])
         assert await put(storage, "a", DELETE, (await read(storage, "a")).token) is True
         assert await values(storage, "a", "a:b", "ab") == [None, b"1", b"1"]
@@ -141,9 +137,7 @@ class Changes(Hooks):
         assert await put(storage, "key", DELETE, ANY) is True
         assert await find(storage, "key") is None
 
-    async def test_a_delete_that_expects_something_else_is_refused(
-        self, storage: Storage
-    ) -> None:
+    async def test_a_delete_that_expects_something_else_is_refused(self, storage: Storage) -> None:
         await store(storage, "key", b"first")
         stale = (await read(storage, "key")).token
         await store(storage, "key", b"second")

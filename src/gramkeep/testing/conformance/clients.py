@@ -29,11 +29,11 @@ class ClientConformance:
 
     def storage_over(self, client: Any) -> Storage:
         """Make a storage that uses the user's client."""
-        pytest.fail(f"{type(self).__name__} must define storage_over(self, client)")
+        pytest.fail(f"{type(self).__name__} must define storage_over(self, client), for {client!r}")
 
     def is_open(self, client: Any) -> bool | Awaitable[bool]:
         """Tell whether the client works."""
-        pytest.fail(f"{type(self).__name__} must define is_open(self, client)")
+        pytest.fail(f"{type(self).__name__} must define is_open(self, client), for {client!r}")
 
     async def test_a_client_the_user_made_stays_open(self, client: Any) -> None:
         storage = self.storage_over(client)

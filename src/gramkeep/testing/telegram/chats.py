@@ -144,10 +144,10 @@ class Chat:
             raise UsageError(
                 f"{self.name!r} was upgraded: write to the chat that upgrade() returned"
             )
-        if self.type != "private" and user not in self.members:
+        if user not in self.members:
             names = ", ".join(member.name for member in self.members) or "nobody"
             raise UsageError(
-                f"{user.name} is not in {self.name!r} (members: {names}); let them join() first"
+                f"{user.name} is not in the {self.type} chat {self.name!r} (members: {names})"
             )
         if bot_too and self.bot_is_out:
             raise UsageError(f"the bot is out of {self.name!r} and would see nothing")
@@ -178,9 +178,11 @@ class Chat:
         """
         if self.type != "group" or self.upgraded_to is not None:
             raise UsageError(f"{self.name!r} is no group that could be upgraded")
-        new = self.world.add_chat("supergroup", self.name, self.members)
+        if not self.members:
+            raise UsageError(f"nobody is in {self.name!r} who could upgrade it")
         by = by or self.members[0]
         self.check_member(by)
+        new = self.world.add_chat("supergroup", self.name, self.members)
         self.upgraded_to = new
         old_notice = self.world.add_message(self, by, None, fields={"migrate_to_chat_id": new.id})
         new_notice = self.world.add_message(

@@ -92,7 +92,9 @@ def _answer(kind: str, id_name: str) -> Method:
 
 def _scope(params: JSON) -> str:
     """Commands are kept per scope and language: https://core.telegram.org/bots/api#setmycommands."""
-    scope = params.get("scope") or {"type": "default"}
+    scope = params.get("scope", {"type": "default"})
+    if not isinstance(scope, dict):
+        raise bad_request("can't parse BotCommandScope: an object is expected")
     return f"{sorted(scope.items())} {params.get('language_code', '')}"
 
 

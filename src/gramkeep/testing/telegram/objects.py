@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 JSON: TypeAlias = dict[str, Any]
 
-_COMMAND = re.compile(r"(?<![\w/@])/[A-Za-z0-9_]{1,64}(?:@[A-Za-z0-9_]{3,32})?(?!\w)")
+# As TDLib's match_bot_commands (td/telegram/MessageEntity.cpp) finds them.
+_COMMAND = re.compile(r"(?<![\w/<>])/[A-Za-z0-9_]{1,64}(?:@[A-Za-z0-9_]{3,32})?(?![\w/<>])")
 
 
 def utf16_length(text: str) -> int:

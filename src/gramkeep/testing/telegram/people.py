@@ -244,23 +244,23 @@ class User(Account):
 
     async def block_bot(self) -> None:
         """Block the bot: `my_chat_member`; from now on its messages to this user get 403."""
-        await self._set_bot(self.chat, is_out=True)
+        self._set_bot(self.chat, is_out=True)
 
     async def unblock_bot(self) -> None:
         """Unblock the bot: `my_chat_member`."""
-        await self._set_bot(self.chat, is_out=False)
+        self._set_bot(self.chat, is_out=False)
 
     async def remove_bot(self, chat: Chat) -> None:
         """Throw the bot out of a chat: `my_chat_member`; from now on its messages there get 403."""
         chat.check_member(self)
-        await self._set_bot(chat, is_out=True)
+        self._set_bot(chat, is_out=True)
 
     async def add_bot(self, chat: Chat) -> None:
         """Let the bot in again: `my_chat_member`."""
         chat.check_member(self, bot_too=False)
-        await self._set_bot(chat, is_out=False)
+        self._set_bot(chat, is_out=False)
 
-    async def _set_bot(self, chat: Chat, *, is_out: bool) -> None:
+    def _set_bot(self, chat: Chat, *, is_out: bool) -> None:
         before = self.world.member(chat, self.world.bot)
         chat.bot_is_out = is_out
         self._member_update("my_chat_member", chat, before, self.world.member(chat, self.world.bot))

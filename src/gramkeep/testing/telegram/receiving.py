@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gramkeep.testing.telegram import parameters
-from gramkeep.testing.telegram.errors import bad_request, conflict
+from gramkeep.testing.telegram.errors import conflict
 from gramkeep.testing.telegram.webhook import Webhook
 
 if TYPE_CHECKING:
@@ -45,11 +45,6 @@ class Receiving:
             return self._webhook_info()
         return await self._set_webhook(params if name == "setWebhook" else params | {"url": ""})
 
-    async def close(self) -> None:
-        """End the long poll and the webhook, if there are any."""
-        self._mailbox.close()
-        await self._close_webhook()
-
     async def _get_updates(self, params: JSON) -> list[JSON]:
         if self._webhook is not None:
             raise conflict(
@@ -65,10 +60,11 @@ class Receiving:
         )
 
     async def _set_webhook(self, params: JSON) -> bool:
-        await self._close_webhook()
+        await self.close_webhook()
         if parameters.flag(params, "drop_pending_updates"):
             self._mailbox.drop_all()
         if parameters.text(params, "url") is not None:
+            self._allow_updates(params)
             self._webhook = Webhook(
                 params,
                 self._mailbox,
@@ -77,7 +73,6 @@ class Receiving:
                 first_backoff=self._webhook_backoff,
             )
             self._mailbox.interrupt("terminated by setWebhook request")
-            self._allow_updates(params)
             self._mailbox.listener = self._webhook.send
             for pending in list(self._mailbox.pending.values()):
                 self._webhook.send(pending)
@@ -92,18 +87,17 @@ class Receiving:
             info["allowed_updates"] = self._mailbox.allowed
         return info
 
-    async def _close_webhook(self) -> None:
-        webhook, self._webhook = self._webhook, None
-        self._mailbox.listener = None
-        if webhook is not None:
+    async def close_webhook(self) -> None:
+        """Stop delivery to the webhook, if one is set."""
+        # Another setWebhook may come while the old one closes.
+        while (webhook := self._webhook) is not None:
+            self._webhook = self._mailbox.listener = None
             await webhook.close()
 
     def _allow_updates(self, params: JSON) -> None:
-        """Absent: "the previous setting will be used"; empty: all but three."""
-        if "allowed_updates" in params:
-            kinds = params["allowed_updates"]
-            if not isinstance(kinds, list):
-                raise bad_request("allowed_updates is no array")
+        """Take over the setting; "if not specified, the previous setting will be used"."""
+        kinds = params.get("allowed_updates")
+        if isinstance(kinds, list):
             self._mailbox.allow(str(kind) for kind in kinds)
 
     def _begin(self) -> None:

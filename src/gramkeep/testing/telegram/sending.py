@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gramkeep.testing.telegram import parameters
 from gramkeep.testing.telegram.errors import BotApiError, bad_request
+from gramkeep.testing.telegram.formatting import parse
 from gramkeep.testing.telegram.objects import JSON, Button, Message, Poll, Upload, utf16_length
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 MAX_TEXT = 4096  # https://core.telegram.org/bots/api#sendmessage, "after entities parsing"
 MAX_CAPTION = 1024
 MAX_CALLBACK_DATA = 64  # bytes; https://core.telegram.org/bots/api#inlinekeyboardbutton
-PARSE_MODES = {"html", "markdown", "markdownv2"}
 
 
 def find_chat(world: World, params: JSON) -> Chat:
@@ -51,7 +51,8 @@ def find_chat(world: World, params: JSON) -> Chat:
 
 def send_message(world: World, params: JSON) -> JSON:
     chat = find_chat(world, params)
-    return _send(world, chat, params, text=_checked_text(params)).api()
+    text, entities = _read_text(params)
+    return _send(world, chat, params, text=text, entities=entities).api()
 
 
 def send_media(kind: str) -> Callable[[World, JSON], JSON]:
@@ -76,10 +77,11 @@ def send_media(kind: str) -> Callable[[World, JSON], JSON]:
         else:
             name = media.name if isinstance(media, Upload) else "document"
             fields = {"document": file | {"file_name": name}}
-        if (caption := parameters.text(params, "caption")) is not None:
+        if (raw := parameters.text(params, "caption")) is not None:
+            caption, entities = parse(raw, parameters.text(params, "parse_mode"))
             if utf16_length(caption) > MAX_CAPTION:
                 raise bad_request("message caption is too long")
-            fields["caption"] = caption
+            fields |= {"caption": caption, "caption_entities": entities}
         return _send(world, chat, params, text=None, fields=fields).api()
 
     return send
@@ -89,7 +91,7 @@ def send_poll(world: World, params: JSON) -> JSON:
     chat = find_chat(world, params)
     parameters.required(params, ["question"])
     options = [
-        option["text"] if isinstance(option, dict) else str(option)
+        str(option.get("text", "")) if isinstance(option, dict) else str(option)
         for option in parameters.listed(params, "options")
     ]
     if not options:
@@ -101,9 +103,7 @@ def send_poll(world: World, params: JSON) -> JSON:
         is_anonymous=parameters.flag({"is_anonymous": True} | params, "is_anonymous"),
         allows_multiple_answers=parameters.flag(params, "allows_multiple_answers"),
     )
-    world.polls[poll.id] = poll
-    message = _send(world, chat, params, text=None, poll=poll)
-    return message.api()
+    return _send(world, chat, params, text=None, poll=poll).api()
 
 
 def stop_poll(world: World, params: JSON) -> JSON:
@@ -119,20 +119,20 @@ def stop_poll(world: World, params: JSON) -> JSON:
 
 def edit_message_text(world: World, params: JSON) -> JSON | bool:
     if parameters.text(params, "inline_message_id") is not None:
-        _checked_text(params)
+        _read_text(params)
         return True
     message = _own_message(world, params)
-    text = _checked_text(params)
+    text, entities = _read_text(params)
     if message.text is None:
         raise bad_request("there is no text in the message to edit")
-    return _edit(world, message, text, params)
+    return _edit(world, message, params, text, entities)
 
 
 def edit_message_reply_markup(world: World, params: JSON) -> JSON | bool:
     if parameters.text(params, "inline_message_id") is not None:
         return True
     message = _own_message(world, params)
-    return _edit(world, message, message.text, params)
+    return _edit(world, message, params, message.text, message.entities)
 
 
 def delete_message(world: World, params: JSON) -> bool:
@@ -142,7 +142,9 @@ def delete_message(world: World, params: JSON) -> bool:
     return True
 
 
-def _edit(world: World, message: Message, text: str | None, params: JSON) -> JSON:
+def _edit(
+    world: World, message: Message, params: JSON, text: str | None, entities: list[JSON]
+) -> JSON:
     buttons, _ = _read_markup(params)
     if text == message.text and buttons == message.buttons:
         raise bad_request(
@@ -151,7 +153,7 @@ def _edit(world: World, message: Message, text: str | None, params: JSON) -> JSO
         )
     # An edit without reply_markup takes the inline keyboard away.
     message.buttons = buttons
-    world.change_text(message, text, params.get("entities"))
+    world.change_text(message, text, entities)
     message.chat.unread_edits.append(message)
     return message.api()
 
@@ -170,13 +172,16 @@ def _own_message(world: World, params: JSON) -> Message:
     return message
 
 
-def _checked_text(params: JSON) -> str:
-    text = parameters.text(params, "text")
-    if text is None or not text.strip():
+def _read_text(params: JSON) -> tuple[str, list[JSON]]:
+    """Read a message's text and entities, which `entities` gives or else `parse_mode`."""
+    text, entities = parse(
+        parameters.text(params, "text") or "", parameters.text(params, "parse_mode")
+    )
+    if not text.strip():
         raise bad_request("message text is empty")
     if utf16_length(text) > MAX_TEXT:
         raise bad_request("message is too long")
-    return text
+    return text, parameters.listed(params, "entities") or entities
 
 
 def _send(
@@ -185,13 +190,11 @@ def _send(
     params: JSON,
     *,
     text: str | None,
+    entities: list[JSON] | None = None,
     fields: JSON | None = None,
     poll: Poll | None = None,
 ) -> Message:
     buttons, keyboard = _read_markup(params)
-    parse_mode = parameters.text(params, "parse_mode")
-    if parse_mode is not None and parse_mode.lower() not in PARSE_MODES:
-        raise bad_request("unsupported parse_mode")
     thread_id = parameters.integer(params, "message_thread_id") or None
     if thread_id is not None and chat.is_forum and thread_id not in {t.id for t in chat.topics}:
         raise bad_request("message thread not found")
@@ -199,12 +202,12 @@ def _send(
         chat,
         world.bot,
         text,
-        entities=params.get("entities"),
+        entities=entities,
         reply_to=_replied_to(chat, params),
         thread_id=thread_id,
         buttons=buttons,
         keyboard=keyboard,
-        parse_mode=parse_mode,
+        parse_mode=parameters.text(params, "parse_mode"),
         fields=fields,
         poll=poll,
     )
@@ -226,7 +229,7 @@ def _replied_to(chat: Chat, params: JSON) -> Message | None:
 
 
 def _read_markup(params: JSON) -> tuple[list[list[Button]], JSON | None]:
-    """Inline buttons, and any other reply markup as it came."""
+    """Read inline buttons; any other reply markup is kept as it came."""
     markup = params.get("reply_markup")
     if markup is None:
         return [], None
@@ -234,10 +237,15 @@ def _read_markup(params: JSON) -> tuple[list[list[Button]], JSON | None]:
         raise bad_request("object expected as reply markup")
     if "inline_keyboard" not in markup:
         return [], markup
-    return [[_read_button(button) for button in row] for row in markup["inline_keyboard"]], None
+    rows = markup["inline_keyboard"]
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise bad_request("can't parse inline keyboard: an array of arrays of buttons is expected")
+    return [[_read_button(button) for button in row] for row in rows], None
 
 
-def _read_button(raw: JSON) -> Button:
+def _read_button(raw: Any) -> Button:
+    if not isinstance(raw, dict):
+        raise bad_request("can't parse inline keyboard button: an object is expected")
     raw = {name: value for name, value in raw.items() if value is not None}
     if not raw.get("text"):
         raise bad_request('can\'t parse inline keyboard button: Field "text" must not be empty')

@@ -88,8 +88,9 @@ class TelegramServer:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        await self._api.receiving.close()
+        self._world.mailbox.close()
         await runner.cleanup()
+        await self._api.receiving.close_webhook()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -37,7 +37,6 @@ class World:
         self.business_chats: dict[tuple[str, int], Chat] = {}
         self.connections: dict[str, BusinessConnection] = {}
         self.queries: dict[str, Query] = {}
-        self.polls: dict[str, Poll] = {}
         self.commands: dict[str, list[JSON]] = {}
         self.describe_bot: Callable[[], str] = lambda: "no server is running"
         self._user_ids = itertools.count(7_000_000_001)

@@ -1,0 +1,273 @@
+"""One kind of session: how its handles are loaded, compared and written.
+
+`Kind` is the keeper behind the handles that `Sessions` gives out. What several handles of one
+update do together (`gramkeep.multi`) is made of the same steps.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import Any, Final, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from gramkeep.codec import CodecError
+from gramkeep.errors import (
+    SessionBusy,
+    SessionClosed,
+    SessionConflict,
+    SessionDecodeError,
+    SessionEncodeError,
+    SessionTooLarge,
+    StorageUnavailable,
+)
+from gramkeep.handle import Session, State
+from gramkeep.locks import HeldByThisTask, KeyLocks, TicketReleased
+from gramkeep.options import SessionOptions, wants_origin
+from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Put, Record, Storage
+
+T = TypeVar("T")
+
+# Kinds over one storage share its locks: what is first come, first served, is the record.
+_locks_of: WeakKeyDictionary[Storage, KeyLocks] = WeakKeyDictionary()
+
+WRITTEN_HERE: Final = object()  # the token of a value that no storage has told one of yet
+
+
+class Kind(Generic[T]):
+    """The options of one kind of session, put to work on one storage."""
+
+    def __init__(self, options: SessionOptions[T], storage: Storage) -> None:
+        self.options = options
+        self.storage = storage
+        self.storage_name = storage.name
+        self.is_closed = False
+        self.ttl: float | None = options.ttl  # type: ignore[assignment] # seconds, by its check
+        self._lock_timeout: float = options.lock_timeout  # type: ignore[assignment] # the same
+        self._locks = _locks_of.setdefault(storage, KeyLocks())
+        self._codec = options.bind_codec()
+        self._wants_origin = wants_origin(options.initial)
+
+    # What a handle asks for.
+
+    async def load(self, session: Session[Any]) -> None:
+        """Wait for the session's turn, read it and decode it; see `Session`."""
+        await self.hold(session)
+        record = await self.read(session._stored_key)
+        if session._state is State.UNREAD:  # assigning it meanwhile overwrites what was read
+            await self.accept(session, record)
+
+    async def save(self, session: Session[Any]) -> None:
+        """Write the session if it differs from what is stored; see `Session.save`."""
+        change = await self.change_of(session)
+        if change is not None:
+            await self._write(session, change)
+
+    async def clear(self, session: Session[Any]) -> None:
+        """Delete the session and make its data initial again; see `Session.clear`."""
+        await self.hold(session)
+        data, baseline = await self._initial(session)
+        if session._state is State.LOADED:
+            expected = await self._basis(session)
+        else:
+            expected = ANY
+        if expected is not ABSENT:
+            await self._write(session, Put(session._stored_key, DELETE, expected))
+        self._become(session, None, data, baseline)
+
+    async def reload(self, session: Session[Any]) -> None:
+        """Read the session again; see `Session.reload`."""
+        await self.hold(session)
+        await self.accept(session, await self.read(session._stored_key))
+
+    # The steps of that, in the order of an update.
+
+    def reserve(self, session: Session[Any]) -> None:
+        """Take this session's place in its key's queue now; `hold` waits for the turn."""
+        is_free = session._ticket is None and session._refusal is None
+        if is_free and self.options.isolation == "serial":
+            session._ticket = self._locks.reserve(session._stored_key)
+
+    def withdraw(self, session: Session[Any]) -> None:
+        """Give a reserved place up, unless the session was used meanwhile."""
+        if session._ticket is not None and session._state is State.UNREAD:
+            self.release(session)
+
+    def release(self, session: Session[Any]) -> None:
+        """Let the next update of this session's key have its turn."""
+        if session._ticket is not None:
+            session._ticket.release()
+            session._ticket = None
+
+    def close(self, session: Session[Any]) -> None:
+        """End the handle's life, and its hold on the session."""
+        session._refusal = lambda: SessionClosed(key=session._stored_key, storage=self.storage_name)
+        self.release(session)
+
+    async def hold(self, session: Session[Any]) -> None:
+        """Wait until this update is the one that holds the session."""
+        self.check_open(session._stored_key)
+        self.reserve(session)
+        if session._ticket is None:
+            return
+        try:
+            await session._ticket.wait(self._lock_timeout)
+        except TicketReleased:
+            raise SessionClosed(key=session._stored_key, storage=self.storage_name) from None
+        except (TimeoutError, HeldByThisTask) as refusal:
+            self.release(session)
+            waited = self._lock_timeout if isinstance(refusal, TimeoutError) else 0
+            raise SessionBusy(
+                key=session._stored_key, storage=self.storage_name, waited=waited
+            ) from None
+
+    async def read(self, stored_key: str) -> Record | None:
+        """Read one record."""
+        self.check_open(stored_key)
+        try:
+            return (await self.storage.get((stored_key,)))[0]
+        except StorageUnavailable as error:
+            raise self._unavailable(stored_key, error.reason) from error
+
+    async def accept(self, session: Session[Any], record: Record | None) -> None:
+        """Make the data of what was read."""
+        if record is None:
+            data, baseline = await self._initial(session)
+        else:
+            data, baseline = self.decode(session._stored_key, record.value), record.value
+        self._become(session, record, data, baseline)
+
+    async def change_of(self, session: Session[Any]) -> Put | None:
+        """Say what has to be written for this session, ``None`` for nothing."""
+        if session._mirror is not None:
+            session._mirror.pull()
+        if session._state is State.UNREAD:
+            return None
+        await self.hold(session)
+        key, data, record = session._stored_key, session._data, session._record
+        is_assigned = session._state is State.ASSIGNED
+        if data is None:
+            if not is_assigned and (record is None or session._baseline == b"null"):
+                return None
+            return Put(key, DELETE, await self._basis(session))
+        encoded = self._encode(key, data)
+        if not is_assigned and self._is_unchanged(session, encoded):
+            if record is None or self.ttl is None or self.options.refresh_ttl == "write":
+                return None
+            return Put(key, KEEP, ANY, self.ttl)
+        try:
+            self._codec.check(data, encoded, key)
+        except CodecError as error:
+            raise self._encode_error(key, error) from error
+        limit = self.options.max_bytes
+        if len(encoded) > limit:
+            size = len(encoded)
+            raise SessionTooLarge(key=key, storage=self.storage_name, size=size, limit=limit)
+        return Put(key, encoded, await self._basis(session), self.ttl)
+
+    async def put(self, change: Put) -> bool:
+        """Write one change; ``False`` says that it was refused."""
+        self.check_open(change.key)
+        try:
+            return (await self.storage.put((change,)))[0]
+        except StorageUnavailable as error:
+            raise self._unavailable(change.key, error.reason) from error
+
+    def decode(self, key: str, value: bytes) -> Any:
+        """Make the data of stored bytes."""
+        try:
+            return self._codec.decode(value, key)
+        except CodecError as error:
+            raise SessionDecodeError(
+                key=key, storage=self.storage_name, path=error.path, reason=error.reason
+            ) from error
+
+    def check_open(self, key: str | None = None) -> None:
+        """Raise `StorageUnavailable` if the manager was closed."""
+        if self.is_closed:
+            raise self._unavailable(key, "it was closed")
+
+    # What these are made of.
+
+    async def _write(self, session: Session[Any], change: Put) -> None:
+        written = await self.put(change)
+        record = session._record
+        if not written and record is not None and _is_past(record.expires_at):
+            # It expired while the handler ran: nobody changed it, so it is simply new.
+            written = await self.put(Put(change.key, change.value, ABSENT, change.ttl))
+        if not written:
+            raise SessionConflict(key=change.key, storage=self.storage_name)
+        if isinstance(change.value, bytes):
+            expires_at = None if change.ttl is None else time.time() + change.ttl
+            session._record = Record(change.value, WRITTEN_HERE, expires_at)
+            session._baseline = change.value
+        elif change.value is DELETE:
+            session._record = session._baseline = None
+        session._state = State.LOADED
+
+    def _is_unchanged(self, session: Session[Any], encoded: bytes) -> bool:
+        baseline, key = session._baseline, session._stored_key
+        if encoded == baseline:
+            return True
+        # Equal states may have other bytes: sets have no order, other writers other spacing.
+        return baseline is not None and encoded == self._encode(key, self.decode(key, baseline))
+
+    async def _basis(self, session: Session[Any]) -> Any:
+        """Tell which stored value this session's change builds on."""
+        if session._state is State.ASSIGNED:
+            return ANY
+        record = session._record
+        if record is None:
+            return ABSENT
+        if record.token is not WRITTEN_HERE:
+            return record.token
+        stored = await self.read(session._stored_key)
+        if stored is None and _is_past(record.expires_at):
+            return ABSENT
+        if stored is None or stored.value != record.value:
+            raise SessionConflict(key=session._stored_key, storage=self.storage_name)
+        return stored.token
+
+    async def _initial(self, session: Session[Any]) -> tuple[Any, bytes | None]:
+        """Make the data of a new session, and what it encodes to."""
+        initial = self.options.initial
+        if initial is None:
+            return None, None
+        made: Any = initial(session._origin) if self._wants_origin else initial()
+        if inspect.isawaitable(made):
+            made = await made
+        # Written and read once, so that a value which initial hands out twice isn't shared, and
+        # one that can't be saved is refused before the handler runs.
+        key = session._stored_key
+        try:
+            encoded = self._codec.encode(made, key)
+            self._codec.check(made, encoded, key)
+        except CodecError as error:
+            raise self._encode_error(key, error) from error
+        data = self.decode(key, encoded)
+        return data, self._encode(key, data)
+
+    def _become(
+        self, session: Session[Any], record: Record | None, data: Any, baseline: bytes | None
+    ) -> None:
+        session._record, session._baseline = record, baseline
+        session._state = State.LOADED
+        session._replace(data)
+
+    def _encode(self, key: str, data: Any) -> bytes:
+        try:
+            return self._codec.encode(data, key)
+        except CodecError as error:
+            raise self._encode_error(key, error) from error
+
+    def _encode_error(self, key: str, error: CodecError) -> SessionEncodeError:
+        return SessionEncodeError(
+            key=key, storage=self.storage_name, path=error.path, reason=error.reason
+        )
+
+    def _unavailable(self, key: str | None, reason: str) -> StorageUnavailable:
+        return StorageUnavailable(storage=self.storage_name, key=key, reason=reason)
+
+
+def _is_past(moment: float | None) -> bool:
+    return moment is not None and moment <= time.time()
