@@ -40,6 +40,13 @@ class BoundCodec(ABC):
     def decode(self, data: bytes, key: str) -> Any:
         """Make a value of the bytes found under ``key``. Raises `CodecError`."""
 
+    def is_same(self, value: Any, encoded: bytes, stored: bytes, key: str) -> bool:
+        """Whether ``value``, encoded as ``encoded``, is what the bytes ``stored`` stand for.
+
+        Asked where these differ: equal values may have other bytes, as another writer's spacing.
+        """
+        return encoded == self.encode(self.decode(stored, key), key)
+
     def check(self, value: Any, encoded: bytes, key: str) -> None:
         """Make sure that ``encoded``, made of ``value``, will load as the same value.
 
@@ -89,16 +96,21 @@ class JSONCodec(Codec):
                 )
                 raise ConfigurationError(text)
         untold = any(isinstance(kind, msgspec.inspect.AnyType) for kind in kinds)
-        return _BoundJSON(decoder, untold=untold)
+        sets = any(isinstance(kind, _SETS) for kind in kinds)
+        return _BoundJSON(decoder, untold=untold, sets=sets)
+
+
+_SETS = (msgspec.inspect.SetType, msgspec.inspect.FrozenSetType)
 
 
 class _BoundJSON(BoundCodec):
-    __slots__ = ("_decode", "_encode", "_untold")
+    __slots__ = ("_decode", "_encode", "_sets", "_untold")
 
-    def __init__(self, decoder: msgspec.json.Decoder[Any], *, untold: bool) -> None:
+    def __init__(self, decoder: msgspec.json.Decoder[Any], *, untold: bool, sets: bool) -> None:
         self._decode = decoder.decode
         self._encode = msgspec.json.Encoder().encode
         self._untold = untold
+        self._sets = sets
 
     def encode(self, value: Any, key: str) -> bytes:  # noqa: ARG002 - JSON is the same anywhere
         try:
@@ -115,6 +127,13 @@ class _BoundJSON(BoundCodec):
             if found is None:
                 raise CodecError(reason) from error
             raise CodecError(reason[: found.start()], found["path"]) from error
+
+    def is_same(self, value: Any, encoded: bytes, stored: bytes, key: str) -> bool:
+        back = self.decode(stored, key)
+        # Sets have no order, so that equal ones may be written down differently.
+        return encoded == self._encode(back) or (
+            self._sets and not any(True for _ in differences(value, back))
+        )
 
     def check(self, value: Any, encoded: bytes, key: str) -> None:
         # Where the type tells everything, what decodes to an equal value and encodes to the same

@@ -151,7 +151,7 @@ class Kind(Generic[T]):
                 return None
             return Put(key, DELETE, await self._basis(session))
         encoded = self._encode(key, data)
-        if not is_assigned and self._is_unchanged(session, encoded):
+        if not is_assigned and self._is_unchanged(session, data, encoded):
             if record is None or self.ttl is None or self.options.refresh_ttl == "write":
                 return None
             return Put(key, KEEP, ANY, self.ttl)
@@ -205,12 +205,11 @@ class Kind(Generic[T]):
             session._record = session._baseline = None
         session._state = State.LOADED
 
-    def _is_unchanged(self, session: Session[Any], encoded: bytes) -> bool:
-        baseline, key = session._baseline, session._stored_key
-        if encoded == baseline:
-            return True
-        # Equal states may have other bytes: sets have no order, other writers other spacing.
-        return baseline is not None and encoded == self._encode(key, self.decode(key, baseline))
+    def _is_unchanged(self, session: Session[Any], data: Any, encoded: bytes) -> bool:
+        baseline = session._baseline
+        if encoded == baseline or baseline is None:
+            return baseline is not None
+        return self._codec.is_same(data, encoded, baseline, session._stored_key)
 
     async def _basis(self, session: Session[Any]) -> Any:
         """Tell which stored value this session's change builds on."""

@@ -87,9 +87,10 @@ class Ticket:
             return
         if locks._is_ahead(self, self.task):
             raise HeldByThisTask
-        self._turn = asyncio.get_running_loop().create_future()
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().create_future()
         async with asyncio.timeout(timeout):
-            await self._turn
+            await asyncio.shield(self._turn)  # several tasks of one update may wait with it
         if self._locks is None:
             raise TicketReleased
 

@@ -78,7 +78,7 @@ async def test_a_talk_goes_on_after_the_bot_was_killed_and_started_again(scene):
         await until(lambda: bubbles(app)[2] == "Ada  there?", "Ada's question is there")
         await until(lambda: bubbles(app)[-1].endswith("number 2 in this chat."), "it is answered")
 
-        await pilot.press("f10")
+        await pilot.press("ctrl+q")
         await pilot.pause()
         assert app.return_code == 0
     assert scene.bot.is_running  # its end is the scene's

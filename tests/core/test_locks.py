@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gramkeep.locks import HeldByThisTask, KeyLocks
+from gramkeep.locks import HeldByThisTask, KeyLocks, TicketReleased
 
 LONG = 30.0
 
@@ -193,36 +193,6 @@ async def test_a_wait_that_was_cancelled_can_be_taken_up_again(locks):
     assert len(locks) == 0
 
 
-async def test_two_tasks_can_wait_with_one_ticket(locks):
-    first = locks.reserve("a")
-    await first.wait(LONG)
-    second = await asyncio.create_task(_reserve(locks, "a"))
-    waiting = [asyncio.create_task(second.wait(5)) for _ in range(3)]
-    await settle()
-    first.release()
-    await asyncio.gather(*waiting)
-    second.release()
-    assert len(locks) == 0
-
-
-async def test_one_of_two_tasks_with_one_ticket_can_be_cancelled(locks):
-    first = locks.reserve("a")
-    await first.wait(LONG)
-    second = await asyncio.create_task(_reserve(locks, "a"))
-    waiting = [asyncio.create_task(second.wait(5)) for _ in range(2)]
-    await settle()
-    waiting[1].cancel()
-    await asyncio.wait([waiting[1]])
-    first.release()
-    await waiting[0]
-    second.release()
-    assert len(locks) == 0
-
-
-async def _reserve(locks, key):
-    return locks.reserve(key)
-
-
 async def test_a_task_that_would_wait_for_itself_is_refused_at_once(locks):
     first = locks.reserve("a")
     await first.wait(LONG)
@@ -280,8 +250,25 @@ async def test_releasing_twice_lets_nobody_in_too_early(locks):
 async def test_waiting_with_a_released_ticket_is_an_error(locks):
     ticket = locks.reserve("a")
     ticket.release()
-    with pytest.raises(RuntimeError, match="released"):
+    with pytest.raises(TicketReleased):
         await ticket.wait(LONG)
+    assert len(locks) == 0
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+async def test_a_ticket_released_while_its_turn_is_waited_for_ends_the_wait(locks, behind):
+    never = asyncio.Event()
+    holders = [asyncio.create_task(hold(locks, "a", never)) for _ in range(1 + behind)]
+    await settle()
+    ticket = locks.reserve("a")
+    waiting = asyncio.create_task(ticket.wait(LONG))
+    await settle()
+    ticket.release()
+    with pytest.raises(TicketReleased):
+        await asyncio.wait_for(waiting, 5)
+    for holder in holders:
+        holder.cancel()
+    await asyncio.wait(holders)
     assert len(locks) == 0
 
 

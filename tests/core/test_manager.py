@@ -196,7 +196,7 @@ async def test_deleting_waits_for_the_update_that_holds_the_session(sessions):
 
 async def test_nothing_is_kept_for_sessions_that_nobody_holds(sessions):
     await asyncio.gather(*(add_one(sessions, f"key {i % 500}") for i in range(1000)))
-    assert len(sessions._locks) == 0
+    assert len(sessions.kind._locks) == 0
     assert not sessions._open
 
 
@@ -255,7 +255,7 @@ async def test_an_update_cancelled_before_it_ran_leaves_nothing(sessions):
     task.cancel()
     await asyncio.wait([task])
     assert await reopens(sessions) == Counter(0)
-    assert len(sessions._locks) == 0
+    assert len(sessions.kind._locks) == 0
 
 
 async def test_an_update_cancelled_while_it_waits_for_its_turn_leaves_nothing(sessions):
@@ -267,7 +267,7 @@ async def test_an_update_cancelled_while_it_waits_for_its_turn_leaves_nothing(se
         session.data.count = 10
     await asyncio.wait(waiting)
     assert await reopens(sessions) == Counter(11)
-    assert len(sessions._locks) == 0
+    assert len(sessions.kind._locks) == 0
 
 
 async def test_an_update_cancelled_while_it_loads_leaves_nothing(sessions, storage):
@@ -318,7 +318,7 @@ async def test_updates_cancelled_at_any_moment_lose_no_acknowledged_one(real_sto
     counted = (await reopens(sessions)).count
     # A cancelled update is done or undone, and the canceller can't know which.
     assert acknowledged <= counted <= len(tasks)
-    assert len(sessions._locks) == 0
+    assert len(sessions.kind._locks) == 0
 
 
 async def test_a_handler_is_not_run_when_the_storage_does_not_answer(sessions, storage):
@@ -627,8 +627,8 @@ async def test_an_optimistic_update_waits_for_nobody(storage):
 # Keys.
 
 
-@pytest.mark.parametrize("key", ["", None, 42, b"42"])
-async def test_a_key_that_is_no_text_or_empty_is_refused(sessions, key):
+@pytest.mark.parametrize("key", ["", None, 42, b"42", "half a \ud800"])
+async def test_a_key_that_is_no_whole_text_is_refused(sessions, key):
     with pytest.raises(ConfigurationError, match="must be a string, not empty"):
         sessions.open(key)
     with pytest.raises(ConfigurationError, match="must be a string, not empty"):
@@ -711,7 +711,9 @@ async def test_deleting_makes_no_initial_value(storage):
         ({"storage": 5}, "storage=5 is neither a Storage nor a URL"),
         ({"storage": "sqlite:"}, "has no scheme"),
         ({"storage": "oracle://db"}, "unknown scheme 'oracle'"),
-        ({"initail": Counter}, "initail"),
+        ({"initail": Counter}, "unknown option initail"),
+        ({"ttl": math.inf}, "ttl=inf must be"),
+        ({"lock_timeout": math.inf}, "lock_timeout=inf must be"),
     ],
 )
 def test_wrong_options_are_refused_with_their_name(options, text):
@@ -845,4 +847,4 @@ async def test_an_opened_session_can_not_be_entered_again(sessions):
     with pytest.raises(SessionClosed):
         async with opened:
             pytest.fail("opened twice")
-    assert len(sessions._locks) == 0
+    assert len(sessions.kind._locks) == 0

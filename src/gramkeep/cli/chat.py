@@ -67,8 +67,8 @@ class ChatScreen(Screen[None]):
         Binding("f4", "reset", "/reset", priority=True),
         Binding("f5", "kill_or_start", "Kill/start bot", priority=True),
         Binding("f6", "toggle_log", "Log", priority=True),
-        Binding("f10", "app.quit", "Quit", priority=True),
-        Binding("ctrl+c,ctrl+q", "app.quit", show=False, priority=True),
+        Binding("ctrl+q", "app.quit", "Quit", priority=True),
+        Binding("ctrl+c,f10", "app.quit", show=False, priority=True),
         Binding("pageup", "scroll(-1)", show=False, priority=True),
         Binding("pagedown", "scroll(1)", show=False, priority=True),
     ]
@@ -78,8 +78,8 @@ class ChatScreen(Screen[None]):
         self._scene = scene
         self._seat = scene.seats[0]
         self._messages_shown = 0
-        self._log_shown = ""
-        self._is_death_known = False
+        self._log_shown = 0  # characters
+        self._known_dead: int | None = None  # the process whose end opened the log
 
     def compose(self) -> ComposeResult:
         yield Tabs(*(Tab(seat.name) for seat in self._scene.seats))
@@ -104,7 +104,6 @@ class ChatScreen(Screen[None]):
 
     def _start_bot(self) -> None:
         async def start() -> None:
-            self._is_death_known = False
             with suppress(BotDied, WaitTimeout):  # a look shows it
                 await self._scene.start_bot()
 
@@ -167,15 +166,15 @@ class ChatScreen(Screen[None]):
             state = "killed", "bold red", "the sessions stay; F5 starts it again"
         else:
             state = f"ended with exit code {bot.exit_code}", "bold red", "F5 starts it again"
-            if not self._is_death_known:
-                self._is_death_known = True
+            if bot.pid != self._known_dead:
+                self._known_dead = bot.pid
                 self.query_one(Log).add_class("open")
         word, style, remark = state
         line = Text.assemble((f"● bot {word}", style), f"  process {bot.pid or '-'}  {remark}")
         self.query_one("#state", Static).update(line)
         log = bot.log()
-        self.query_one(Log).write(log[len(self._log_shown) :])
-        self._log_shown = log
+        self.query_one(Log).write(log[self._log_shown :])
+        self._log_shown = len(log)
 
     def _show_messages(self) -> None:
         new = self._seat.chat.messages[self._messages_shown :]
@@ -191,12 +190,10 @@ class ChatApp(App[None]):
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    Tabs { dock: top; }
     #state { height: 1; padding: 0 1; background: $panel; }
     #talk { width: 3fr; border: round $primary; }
-    #stored { width: 2fr; border: round $primary; }
+    #stored { width: 2fr; border: round $primary; scrollbar-size-vertical: 1; }
     #messages { padding: 0 1; scrollbar-size-vertical: 1; }
-    #stored { scrollbar-size-vertical: 1; }
     Bubble { padding: 0 1; background: $panel; width: auto; max-width: 100%; }
     Bubble.own { background: $primary-darken-2; }
     Bubble.bot { background: $success-darken-3 60%; margin: 0 0 1 2; }
