@@ -4,6 +4,7 @@ from gramkeep.codec import BoundCodec, Codec, CodecError, JSONCodec
 from gramkeep.errors import (
     ConfigurationError,
     GramkeepError,
+    NewerSessionVersion,
     NoSessionKey,
     SessionBusy,
     SessionClosed,
@@ -31,6 +32,7 @@ __all__ = [
     "JSONCodec",
     "LazySessionFlavor",
     "MemorySessionStorage",
+    "NewerSessionVersion",
     "NoSessionKey",
     "Origin",
     "Session",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -15,8 +16,10 @@ from typing import Any
 
 import msgspec
 
+from gramkeep.envelope import MARK, Envelope, is_envelope
 from gramkeep.errors import ConfigurationError
 
+MARK_IN_JSON = f'"{MARK}"'.encode()
 PATH_IN_MESSAGE = re.compile(r" - at `(?P<path>[^`]+)`$")
 
 
@@ -29,6 +32,13 @@ class CodecError(ValueError):
         self.path = path
 
 
+class EnvelopeFound(CodecError):
+    """The bytes are an `Envelope`, where a bare value was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__("it is kept in an envelope, with a version or an expiry")
+
+
 class BoundCodec(ABC):
     """A codec for the values of one type."""
 
@@ -38,7 +48,11 @@ class BoundCodec(ABC):
 
     @abstractmethod
     def decode(self, data: bytes, key: str) -> Any:
-        """Make a value of the bytes found under ``key``. Raises `CodecError`."""
+        """Make a value of the bytes found under ``key``. Raises `CodecError`.
+
+        Of an `Envelope` where another type was asked for, raises `EnvelopeFound`: a type that has
+        a default for everything would take it for an empty value.
+        """
 
     def is_same(self, value: Any, encoded: bytes, stored: bytes, key: str) -> bool:
         """Whether ``value``, encoded as ``encoded``, is what the bytes ``stored`` stand for.
@@ -97,20 +111,24 @@ class JSONCodec(Codec):
                 raise ConfigurationError(text)
         untold = any(isinstance(kind, msgspec.inspect.AnyType) for kind in kinds)
         sets = any(isinstance(kind, _SETS) for kind in kinds)
-        return _BoundJSON(decoder, untold=untold, sets=sets)
+        bare = typing.get_origin(data_type) is not Envelope
+        return _BoundJSON(decoder, untold=untold, sets=sets, bare=bare)
 
 
 _SETS = (msgspec.inspect.SetType, msgspec.inspect.FrozenSetType)
 
 
 class _BoundJSON(BoundCodec):
-    __slots__ = ("_decode", "_encode", "_sets", "_untold")
+    __slots__ = ("_bare", "_decode", "_encode", "_sets", "_untold")
 
-    def __init__(self, decoder: msgspec.json.Decoder[Any], *, untold: bool, sets: bool) -> None:
+    def __init__(
+        self, decoder: msgspec.json.Decoder[Any], *, untold: bool, sets: bool, bare: bool
+    ) -> None:
         self._decode = decoder.decode
         self._encode = msgspec.json.Encoder().encode
         self._untold = untold
         self._sets = sets
+        self._bare = bare
 
     def encode(self, value: Any, key: str) -> bytes:  # noqa: ARG002 - JSON is the same anywhere
         try:
@@ -120,7 +138,11 @@ class _BoundJSON(BoundCodec):
 
     def decode(self, data: bytes, key: str) -> Any:  # noqa: ARG002
         try:
+            if self._bare and MARK_IN_JSON in data and is_envelope(msgspec.json.decode(data)):
+                raise EnvelopeFound
             return self._decode(data)
+        except CodecError:
+            raise
         except (ValueError, RecursionError) as error:
             reason = str(error)
             found = PATH_IN_MESSAGE.search(reason)

@@ -167,6 +167,25 @@ class SessionTooLarge(GramkeepError):
         self.limit = limit
 
 
+class NewerSessionVersion(GramkeepError):
+    """The stored session is of a version that no migration leads to; it was left as it is.
+
+    ``version`` is the stored one, ``newest`` the highest that ``migrations`` has, or ``None``.
+    """
+
+    def __init__(self, *, key: str, storage: str, version: float, newest: float | None) -> None:
+        known = "there are no migrations" if newest is None else f"the migrations end at {newest}"
+        super().__init__(
+            f"session {key!r} in {storage} is of version {version}, and {known}. What is stored "
+            "was left as it is. A newer release of the bot wrote it: run that one, or add the "
+            "migrations it has",
+            key=key,
+            storage=storage,
+        )
+        self.version = version
+        self.newest = newest
+
+
 class StorageUnavailable(GramkeepError):
     """The storage didn't answer, or answered with an error; no session was made up instead.
 

@@ -55,6 +55,7 @@ class Session(Generic[T]):
     __slots__ = (
         "_baseline",
         "_data",
+        "_is_new",
         "_keeper",
         "_key",
         "_lock",
@@ -75,6 +76,7 @@ class Session(Generic[T]):
         self._state = State.UNREAD
         self._data: T | None = None
         self._record: Record | None = None
+        self._is_new = True
         self._baseline: bytes | None = None  # what the unchanged data encodes to
         self._ticket: Ticket | None = None
         self._lock: asyncio.Lock | None = None
@@ -120,7 +122,7 @@ class Session(Generic[T]):
             raise self._refusal()
         if self._state is not State.LOADED:
             self._raise_not_loaded()
-        return self._record is None
+        return self._is_new
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._load_once().__await__()

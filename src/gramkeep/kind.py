@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from gramkeep.codec import CodecError
 from gramkeep.errors import (
+    NewerSessionVersion,
     SessionBusy,
     SessionClosed,
     SessionConflict,
@@ -24,6 +25,7 @@ from gramkeep.errors import (
 from gramkeep.handle import Session, State
 from gramkeep.locks import HeldByThisTask, KeyLocks, TicketReleased
 from gramkeep.options import SessionOptions, wants_origin
+from gramkeep.state import Loaded, NewerVersion
 from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Put, Record, Storage
 
 T = TypeVar("T")
@@ -74,6 +76,7 @@ class Kind(Generic[T]):
         if expected is not ABSENT:
             await self._write(session, Put(session._stored_key, DELETE, expected))
         self._become(session, None, data, baseline)
+        session._is_new = True
 
     async def reload(self, session: Session[Any]) -> None:
         """Read the session again; see `Session.reload`."""
@@ -131,11 +134,15 @@ class Kind(Generic[T]):
 
     async def accept(self, session: Session[Any], record: Record | None) -> None:
         """Make the data of what was read."""
-        if record is None:
+        loaded = None if record is None else await self.decode(session._stored_key, record.value)
+        if record is None or loaded is None or loaded.is_expired:
             data, baseline = await self._initial(session)
-        else:
-            data, baseline = self.decode(session._stored_key, record.value), record.value
+        elif loaded.is_current:
+            data, baseline = loaded.data, record.value
+        else:  # migrated: saved in its new form when it changes
+            data, baseline = loaded.data, self._encode(session._stored_key, loaded.data)
         self._become(session, record, data, baseline)
+        session._is_new = record is None or loaded is None or loaded.is_expired
 
     async def change_of(self, session: Session[Any]) -> Put | None:
         """Say what has to be written for this session, ``None`` for nothing."""
@@ -173,10 +180,14 @@ class Kind(Generic[T]):
         except StorageUnavailable as error:
             raise self._unavailable(change.key, error.reason) from error
 
-    def decode(self, key: str, value: bytes) -> Any:
-        """Make the data of stored bytes."""
+    async def decode(self, key: str, value: bytes) -> Loaded:
+        """Make the data of stored bytes, migrating it if it is of an older version."""
         try:
-            return self._codec.decode(value, key)
+            return await self._codec.load(value, key)
+        except NewerVersion as newer:
+            raise NewerSessionVersion(
+                key=key, storage=self.storage_name, version=newer.version, newest=newer.newest
+            ) from None
         except CodecError as error:
             raise SessionDecodeError(
                 key=key, storage=self.storage_name, path=error.path, reason=error.reason
@@ -243,7 +254,7 @@ class Kind(Generic[T]):
             self._codec.check(made, encoded, key)
         except CodecError as error:
             raise self._encode_error(key, error) from error
-        data = self.decode(key, encoded)
+        data = self._codec.decode(encoded, key)
         return data, self._encode(key, data)
 
     def _become(

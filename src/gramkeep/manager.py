@@ -120,7 +120,9 @@ class Sessions(Generic[T]):
         """
         stored_key = self.options.prefix + require_key(key)
         record = await self.kind.read(stored_key)
-        data: T | None = None if record is None else self.kind.decode(stored_key, record.value)
+        if record is None:
+            return None
+        data: T | None = (await self.kind.decode(stored_key, record.value)).data
         return data
 
     async def update(self, key: str, function: Callable[[T], T | Awaitable[T]]) -> T:

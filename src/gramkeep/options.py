@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar
 
-from gramkeep.codec import BoundCodec, Codec, JSONCodec
+from gramkeep.codec import Codec, JSONCodec
 from gramkeep.errors import ConfigurationError
 from gramkeep.lifetime import Lifetime, positive_seconds
 from gramkeep.origin import SessionKeyFunction, per_chat
+from gramkeep.state import Migrations, StateCodec
 from gramkeep.storage import Storage
 
 T = TypeVar("T")
@@ -30,6 +32,7 @@ class CommonOptions(TypedDict, total=False):
     lazy: bool
     ttl: Lifetime | None
     refresh_ttl: Literal["write", "access"]
+    migrations: Migrations | None
     codec: Codec
     isolation: Isolation
     lock_timeout: Lifetime
@@ -51,6 +54,8 @@ class SessionOptions(Generic[T]):
     - ``lazy``: load when the session is awaited, not before.
     - ``ttl``: lifetime, a timedelta or seconds, from the last ``refresh_ttl``: ``"write"`` or
       ``"access"``.
+    - ``migrations``: ``{version: old -> new}``, any numbers, run once each in their order on plain
+      decoded data; what is stored without a version is older than all. May be async.
     - ``codec`` writes sessions down.
     - ``isolation``: ``"serial"``, one update at a time per key, or ``"optimistic"``, no lock, and
       a `SessionConflict` where two meet.
@@ -67,6 +72,7 @@ class SessionOptions(Generic[T]):
     lazy: bool = False
     ttl: Lifetime | None = None
     refresh_ttl: Literal["write", "access"] = "write"
+    migrations: Migrations | None = None
     codec: Codec = JSONCodec()  # noqa: RUF009 - it has no state to share
     isolation: Isolation = "serial"
     lock_timeout: Lifetime = 60.0
@@ -92,6 +98,7 @@ class SessionOptions(Generic[T]):
             if getattr(self, name) not in choices:
                 text = f"{name}={getattr(self, name)!r} must be one of {', '.join(choices)}"
                 raise ConfigurationError(text)
+        _check_migrations(self.migrations)
         if not isinstance(self.codec, Codec):
             text = f"codec={self.codec!r} is no Codec; pass an instance, as in codec=JSONCodec()"
             raise ConfigurationError(text)
@@ -116,9 +123,25 @@ class SessionOptions(Generic[T]):
         """The name under which handlers get the session's handle."""
         return f"{self.key}_handle"
 
-    def bind_codec(self) -> BoundCodec:
+    def bind_codec(self) -> StateCodec:
         """Make the codec for the type that ``data_type`` or ``initial`` tell."""
-        return self.codec.bind(_data_type(self.data_type, self.initial))
+        data_type = _data_type(self.data_type, self.initial)
+        return StateCodec(self.codec, data_type, self.migrations)
+
+
+def _check_migrations(migrations: Any) -> None:
+    if migrations is None:
+        return
+    if not isinstance(migrations, Mapping):
+        text = f"migrations={migrations!r} must map versions to functions: {{1: to_1, 2: to_2}}"
+        raise ConfigurationError(text)
+    for version, migration in migrations.items():
+        if type(version) not in (int, float) or not math.isfinite(version):
+            text = f"migrations: version {version!r} must be a number"
+            raise ConfigurationError(text)
+        if not callable(migration):
+            text = f"migrations: {migration!r}, of version {version}, can't be called"
+            raise ConfigurationError(text)
 
 
 def wants_origin(initial: Callable[..., Any] | None) -> bool:

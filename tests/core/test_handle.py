@@ -795,31 +795,33 @@ async def test_the_end_of_an_update_waits_for_a_load_that_its_handler_left_behin
 
 async def test_a_save_that_queued_behind_the_end_of_its_update_is_refused(sessions, storage):
     storage.before_put = lambda: asyncio.sleep(0.03)
+    data = first = second = None
 
-    async def handler(late):
+    async def handler():
+        nonlocal data, first
         async with sessions.open("a") as session:
             data = session.data
             data.count = 1
-            late.append(asyncio.create_task(session.save()))
+            first = asyncio.create_task(session.save())
             await settle()
+            data.count = 2
 
-            async def too_late():
-                await settle()  # by now the update waits for the first save, to end
-                saving = asyncio.create_task(session.save())
-                await late[0]
-                data.count = 99
-                await saving
+            async def save_late():
+                await settle()  # by now the update is at its end, and waits for the first save
+                await session.save()
 
-            late.append(asyncio.create_task(too_late()))
+            nonlocal second
+            second = asyncio.create_task(save_late())
 
-    late = []
-    await handler(late)
-    outcomes = await asyncio.gather(*late, return_exceptions=True)
-    assert outcomes[0] is None
-    stored = await storage.value("a")
-    if outcomes[1] is not None:
-        assert isinstance(outcomes[1], SessionClosed)
-    assert stored == b'{"count":1}' or outcomes[1] is None
+    update = asyncio.create_task(handler())
+    await settle()
+    await first
+    await settle()
+    data.count = 99  # while the update's end writes the 2
+    await update
+    with pytest.raises(SessionClosed):
+        await second
+    assert await storage.value("a") == b'{"count":2}'
 
 
 async def test_a_lazy_session_loaded_in_a_child_task_is_held_by_the_update(lazy):

@@ -28,8 +28,17 @@ class Bubble(Static):
 
     def __init__(self, message: Message, *, is_own: bool) -> None:
         sender = message.sender.name if message.sender is not None else "?"
-        text = Text.assemble((sender, "bold"), f"  {message.text or ''}")
-        super().__init__(text, classes="own" if is_own else "bot" if message.from_bot else "other")
+        self.text = Text.assemble((sender, "bold"), f"  {message.text or ''}")
+        who = "own" if is_own else "bot" if message.from_bot else "other"
+        super().__init__(self.text, classes=who)
+
+
+class MessageInput(Input):
+    """Where a message is typed; empty as soon as it is sent, however fast the next one comes."""
+
+    async def action_submit(self) -> None:
+        await super().action_submit()
+        self.clear()
 
 
 class SessionCard(Static):
@@ -62,15 +71,15 @@ class ChatScreen(Screen[None]):
 
     AUTO_FOCUS = "Input"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f2", "switch(1)", "Ada/Linus", priority=True),
-        Binding("f3", "switch(2)", "Alone/Team", priority=True),
-        Binding("f4", "reset", "/reset", priority=True),
-        Binding("f5", "kill_or_start", "Kill/start bot", priority=True),
-        Binding("f6", "toggle_log", "Log", priority=True),
+        Binding("f2", "switch(1)", "Ada/Linus"),
+        Binding("f3", "switch(2)", "Alone/Team"),
+        Binding("f4", "reset", "/reset"),
+        Binding("f5", "kill_or_start", "Kill/start bot"),
+        Binding("f6", "toggle_log", "Log"),
         Binding("ctrl+q", "app.quit", "Quit", priority=True),
         Binding("ctrl+c,f10", "app.quit", show=False, priority=True),
-        Binding("pageup", "scroll(-1)", show=False, priority=True),
-        Binding("pagedown", "scroll(1)", show=False, priority=True),
+        Binding("pageup", "scroll(-1)", show=False),
+        Binding("pagedown", "scroll(1)", show=False),
     ]
 
     def __init__(self, scene: Scene) -> None:
@@ -87,7 +96,7 @@ class ChatScreen(Screen[None]):
         with Horizontal():
             with Vertical(id="talk"):
                 yield VerticalScroll(id="messages", can_focus=False)
-                yield Input()
+                yield MessageInput()
             with VerticalScroll(id="stored", can_focus=False) as stored:
                 stored.border_title = "Stored in bot.db"
                 for chat in self._scene.chats:
@@ -110,7 +119,20 @@ class ChatScreen(Screen[None]):
         self.run_worker(start(), exclusive=True)
 
     def on_tabs_tab_activated(self, event: Tabs.TabActivated) -> None:
-        self._seat = self._scene.seats[event.tabs.query(Tab).nodes.index(event.tab)]
+        tab = event.tabs.active_tab  # the event's own may be an earlier one
+        if tab is not None:
+            self._sit_down(event.tabs.query(Tab).nodes.index(tab))
+
+    def action_switch(self, bit: int) -> None:
+        """Switch between the people (1) or between alone and in the group (2)."""
+        number = self._scene.seats.index(self._seat) ^ bit
+        self._sit_down(number)
+        tabs = self.query_one(Tabs)
+        tabs.active = tabs.query(Tab).nodes[number].id or ""
+
+    def _sit_down(self, number: int) -> None:
+        """Write from this seat from now on, and show its chat."""
+        self._seat = self._scene.seats[number]
         self.query_one(Input).placeholder = f"Write as {self._seat.name}, and press Enter"
         self.query_one("#talk").border_title = self._seat.name
         for card in self.query(SessionCard):
@@ -121,14 +143,7 @@ class ChatScreen(Screen[None]):
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.value.strip():
-            event.input.clear()
             await self._seat.user.write(event.value, chat=self._seat.chat)
-
-    def action_switch(self, bit: int) -> None:
-        """Switch between the people (1) or between alone and in the group (2)."""
-        tabs = self.query_one(Tabs)
-        number = self._scene.seats.index(self._seat) ^ bit
-        tabs.active = tabs.query(Tab).nodes[number].id or ""
 
     async def action_reset(self) -> None:
         await self._seat.user.write("/reset", chat=self._seat.chat)

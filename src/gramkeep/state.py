@@ -1,0 +1,151 @@
+"""From the state of a session to stored bytes and back: codec, envelope and migrations together."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from gramkeep.codec import BoundCodec, Codec, CodecError, EnvelopeFound
+from gramkeep.envelope import MARK, Envelope, is_envelope
+
+Version: TypeAlias = int | float
+Migrations: TypeAlias = Mapping[Version, Callable[[Any], Any | Awaitable[Any]]]
+
+
+class NewerVersion(Exception):
+    """The stored state is of a version that no migration leads to."""
+
+    def __init__(self, version: Version, newest: Version | None) -> None:
+        super().__init__(version, newest)
+        self.version = version
+        self.newest = newest
+
+
+class Loaded(NamedTuple):
+    """What stored bytes stand for.
+
+    ``is_current``: they are in the form in which they would be stored today.
+    ``is_expired``: they are there, but count as absent; ``data`` is ``None``.
+    """
+
+    data: Any
+    is_current: bool = True
+    is_expired: bool = False
+
+
+class StateCodec:
+    """Encodes one type of state, in an envelope where there are versions to be told apart."""
+
+    def __init__(self, codec: Codec, data_type: Any, migrations: Migrations | None) -> None:
+        self._migrations = sorted((migrations or {}).items(), key=lambda item: item[0])
+        self.newest: Version | None = self._migrations[-1][0] if self._migrations else None
+        self._bare = codec.bind(data_type)
+        self._enveloped = codec.bind(Envelope[data_type])
+        self._bare_of_any = codec.bind(Any)
+        self._enveloped_of_any = codec.bind(Envelope[Any])
+
+    def encode(self, data: Any, key: str) -> bytes:
+        """Make bytes of the state. Raises `CodecError`."""
+        codec, value = self._form(data)
+        return codec.encode(value, key)
+
+    def check(self, data: Any, encoded: bytes, key: str) -> None:
+        """Make sure that ``encoded`` will load as ``data``. Raises `CodecError`."""
+        codec, value = self._form(data)
+        try:
+            codec.check(value, encoded, key)
+        except CodecError as error:
+            raise _of_the_data(error) from error
+
+    def is_same(self, data: Any, encoded: bytes, stored: bytes, key: str) -> bool:
+        """Whether ``data``, encoded as ``encoded``, is what ``stored``, in today's form, says."""
+        codec, value = self._form(data)
+        try:
+            return codec.is_same(value, encoded, stored, key)
+        except CodecError:  # one is in an envelope, the other isn't
+            return False
+
+    def decode(self, stored: bytes, key: str) -> Any:
+        """Make the state of bytes in today's form. Raises `CodecError`."""
+        if self.newest is None:
+            try:
+                return self._bare.decode(stored, key)
+            except EnvelopeFound:
+                pass
+        return self._open(stored, key).data
+
+    async def load(self, stored: bytes, key: str) -> Loaded:
+        """Make the state of bytes in any form, migrating them.
+
+        Raises `CodecError`, `NewerVersion`.
+        """
+        if self.newest is None:
+            try:
+                return Loaded(self._bare.decode(stored, key))
+            except EnvelopeFound:
+                pass
+        problem: CodecError | None = None
+        try:
+            envelope = self._open(stored, key)
+        except CodecError as error:
+            problem = error
+        if problem is not None or envelope.version != self.newest:
+            # Of another form: today's type would read it wrongly, or not at all.
+            envelope = self._open_any(stored, key)
+        version = envelope.version
+        if envelope.expires is not None and envelope.expires <= time.time() * 1000:
+            return Loaded(None, is_expired=True)
+        if version is not None and (self.newest is None or version > self.newest):
+            raise NewerVersion(version, self.newest)
+        if version != self.newest:
+            return Loaded(await self._migrate(envelope.data, version, key), is_current=False)
+        if problem is not None:
+            raise problem
+        return Loaded(envelope.data)
+
+    async def _migrate(self, data: Any, version: Version | None, key: str) -> Any:
+        for target, migration in self._migrations:
+            if version is None or target > version:
+                try:
+                    data = migration(data)
+                    if inspect.isawaitable(data):
+                        data = await data
+                except Exception as error:
+                    name = getattr(migration, "__name__", repr(migration))
+                    reason = (
+                        f"migration {name} to version {target} raised "
+                        f"{type(error).__name__}: {error}"
+                    )
+                    raise CodecError(reason) from error
+        return self.decode(self.encode(data, key), key)
+
+    def _form(self, data: Any) -> tuple[BoundCodec, Any]:
+        if self.newest is not None:
+            return self._enveloped, Envelope(data, self.newest)
+        if is_envelope(data):  # a user's own data of that form, which must not be taken for one
+            return self._enveloped, Envelope(data)
+        return self._bare, data
+
+    def _open_any(self, stored: bytes, key: str) -> Envelope[Any]:
+        try:
+            return Envelope(self._bare_of_any.decode(stored, key))
+        except EnvelopeFound:
+            envelope: Envelope[Any] = self._enveloped_of_any.decode(stored, key)
+            return envelope
+
+    def _open(self, stored: bytes, key: str) -> Envelope[Any]:
+        try:
+            envelope: Envelope[Any] = self._enveloped.decode(stored, key)
+        except CodecError as error:
+            raise _of_the_data(error) from error
+        return envelope
+
+
+def _of_the_data(error: CodecError) -> CodecError:
+    """Name the place in the data, not in its envelope."""
+    for root in (f"$.{MARK}", "$.data"):
+        if error.path.startswith(root):
+            return CodecError(error.reason, "$" + error.path[len(root) :])
+    return error
