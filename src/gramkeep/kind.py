@@ -1,14 +1,15 @@
 """One kind of session: how its handles are loaded, compared and written.
 
 `Kind` is the keeper behind the handles that `Sessions` gives out. What several handles of one
-update do together (`gramkeep.multi`) is made of the same steps.
+update do together (`gramkeep.multi`) is made of its steps.
 """
 
 from __future__ import annotations
 
 import inspect
 import time
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from gramkeep.codec import CodecError
@@ -33,6 +34,8 @@ T = TypeVar("T")
 # Kinds over one storage share its locks: what is first come, first served, is the record.
 _locks_of: WeakKeyDictionary[Storage, KeyLocks] = WeakKeyDictionary()
 
+Change: TypeAlias = tuple["Kind[Any]", Session[Any], Put]
+
 WRITTEN_HERE: Final = object()  # the token of a value that no storage has told one of yet
 
 
@@ -55,7 +58,7 @@ class Kind(Generic[T]):
     async def load(self, session: Session[Any]) -> None:
         """Wait for the session's turn, read it and decode it; see `Session`."""
         await self.hold(session)
-        record = await self.read(session._stored_key)
+        (record,) = await self.read(session._stored_key)
         if session._state is State.UNREAD:  # assigning it meanwhile overwrites what was read
             await self.accept(session, record)
 
@@ -63,7 +66,7 @@ class Kind(Generic[T]):
         """Write the session if it differs from what is stored; see `Session.save`."""
         change = await self.change_of(session)
         if change is not None:
-            await self._write(session, change)
+            await write([(self, session, change)])
 
     async def clear(self, session: Session[Any]) -> None:
         """Delete the session and make its data initial again; see `Session.clear`."""
@@ -74,14 +77,15 @@ class Kind(Generic[T]):
         else:
             expected = ANY
         if expected is not ABSENT:
-            await self._write(session, Put(session._stored_key, DELETE, expected))
+            await write([(self, session, Put(session._stored_key, DELETE, expected))])
         self._become(session, None, data, baseline)
         session._is_new = True
 
     async def reload(self, session: Session[Any]) -> None:
         """Read the session again; see `Session.reload`."""
         await self.hold(session)
-        await self.accept(session, await self.read(session._stored_key))
+        (record,) = await self.read(session._stored_key)
+        await self.accept(session, record)
 
     # The steps of that, in the order of an update.
 
@@ -124,13 +128,13 @@ class Kind(Generic[T]):
                 key=session._stored_key, storage=self.storage_name, waited=waited
             ) from None
 
-    async def read(self, stored_key: str) -> Record | None:
-        """Read one record."""
-        self.check_open(stored_key)
+    async def read(self, *stored_keys: str) -> list[Record | None]:
+        """Read the records of some keys, also of other kinds in this storage, in one call."""
+        self.check_open(stored_keys[0])
         try:
-            return (await self.storage.get((stored_key,)))[0]
+            return await self.storage.get(stored_keys)
         except StorageUnavailable as error:
-            raise self._unavailable(stored_key, error.reason) from error
+            raise self.unavailable(stored_keys[0], error.reason) from error
 
     async def accept(self, session: Session[Any], record: Record | None) -> None:
         """Make the data of what was read."""
@@ -172,13 +176,15 @@ class Kind(Generic[T]):
             raise SessionTooLarge(key=key, storage=self.storage_name, size=size, limit=limit)
         return Put(key, encoded, await self._basis(session), self.ttl)
 
-    async def put(self, change: Put) -> bool:
-        """Write one change; ``False`` says that it was refused."""
-        self.check_open(change.key)
-        try:
-            return (await self.storage.put((change,)))[0]
-        except StorageUnavailable as error:
-            raise self._unavailable(change.key, error.reason) from error
+    def settle(self, session: Session[Any], change: Put) -> None:
+        """Note that a change was written: the next one builds on it."""
+        if isinstance(change.value, bytes):
+            expires_at = None if change.ttl is None else time.time() + change.ttl
+            session._record = Record(change.value, WRITTEN_HERE, expires_at)
+            session._baseline = change.value
+        elif change.value is DELETE:
+            session._record = session._baseline = None
+        session._state = State.LOADED
 
     async def decode(self, key: str, value: bytes) -> Loaded:
         """Make the data of stored bytes, migrating it if it is of an older version."""
@@ -196,25 +202,13 @@ class Kind(Generic[T]):
     def check_open(self, key: str | None = None) -> None:
         """Raise `StorageUnavailable` if the manager was closed."""
         if self.is_closed:
-            raise self._unavailable(key, "it was closed")
+            raise self.unavailable(key, "it was closed")
+
+    def unavailable(self, key: str | None, reason: str) -> StorageUnavailable:
+        """Make the error that says whose session a storage failed to keep."""
+        return StorageUnavailable(storage=self.storage_name, key=key, reason=reason)
 
     # What these are made of.
-
-    async def _write(self, session: Session[Any], change: Put) -> None:
-        written = await self.put(change)
-        record = session._record
-        if not written and record is not None and _is_past(record.expires_at):
-            # It expired while the handler ran: nobody changed it, so it is simply new.
-            written = await self.put(Put(change.key, change.value, ABSENT, change.ttl))
-        if not written:
-            raise SessionConflict(key=change.key, storage=self.storage_name)
-        if isinstance(change.value, bytes):
-            expires_at = None if change.ttl is None else time.time() + change.ttl
-            session._record = Record(change.value, WRITTEN_HERE, expires_at)
-            session._baseline = change.value
-        elif change.value is DELETE:
-            session._record = session._baseline = None
-        session._state = State.LOADED
 
     def _is_unchanged(self, session: Session[Any], data: Any, encoded: bytes) -> bool:
         baseline = session._baseline
@@ -231,7 +225,7 @@ class Kind(Generic[T]):
             return ABSENT
         if record.token is not WRITTEN_HERE:
             return record.token
-        stored = await self.read(session._stored_key)
+        (stored,) = await self.read(session._stored_key)
         if stored is None and _is_past(record.expires_at):
             return ABSENT
         if stored is None or stored.value != record.value:
@@ -275,8 +269,38 @@ class Kind(Generic[T]):
             key=key, storage=self.storage_name, path=error.path, reason=error.reason
         )
 
-    def _unavailable(self, key: str | None, reason: str) -> StorageUnavailable:
-        return StorageUnavailable(storage=self.storage_name, key=key, reason=reason)
+
+async def write(changes: Sequence[Change]) -> None:
+    """Write changes of sessions in one storage, all or none where it has transactions.
+
+    Raises `SessionConflict`, `StorageUnavailable`.
+    """
+    first = changes[0][0]
+    storage = first.storage
+    for kind, _, put in changes:
+        kind.check_open(put.key)
+    try:
+        outcomes = await storage.put(
+            [put for _, _, put in changes], atomic=storage.transactional and len(changes) > 1
+        )
+    except StorageUnavailable as error:
+        raise first.unavailable(changes[0][2].key, error.reason) from error
+    undone = storage.transactional and not all(outcomes)
+    again: list[Change] = []
+    for (kind, session, put), done in zip(changes, outcomes, strict=True):
+        record = session._record
+        if not done and record is not None and _is_past(record.expires_at):
+            # It expired while the handler ran: nobody changed it, so it is simply new.
+            session._record = None
+            again.append((kind, session, Put(put.key, put.value, ABSENT, put.ttl)))
+        elif not done:
+            raise SessionConflict(key=put.key, storage=kind.storage_name)
+        elif undone:
+            again.append((kind, session, put))
+        else:
+            kind.settle(session, put)
+    if again:
+        await write(again)
 
 
 def _is_past(moment: float | None) -> bool:

@@ -8,11 +8,11 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, Self, TypeVar, Unpack, overload
 
 from gramkeep.errors import ConfigurationError, NoSessionKey, SessionConflict
-from gramkeep.handle import Session
+from gramkeep.handle import NoSession, Session
 from gramkeep.kind import Kind
 from gramkeep.lifetime import Lifetime, positive_seconds
 from gramkeep.options import CommonOptions, SessionOptions
@@ -68,8 +68,18 @@ class Sessions(Generic[T]):
     def __init__(self: Sessions[Any], **options: Unpack[CommonOptions]) -> None: ...
 
     def __init__(self, **options: Any) -> None:
-        self.options: SessionOptions[T] = SessionOptions.of(options)
-        self.storage, self._owns_storage = _storage_of(self.options.storage)
+        self._begin(SessionOptions.of(options))
+
+    @classmethod
+    def of(cls, options: SessionOptions[T]) -> Sessions[T]:
+        """Make a manager of ready options."""
+        sessions: Sessions[T] = cls.__new__(cls)
+        sessions._begin(options)
+        return sessions
+
+    def _begin(self, options: SessionOptions[T]) -> None:
+        self.options = options
+        self.storage, self._owns_storage = storage_of(options.storage)
         self.kind: Kind[T] = Kind(self.options, self.storage)
         self._open: set[Session[T]] = set()
         self._drained: asyncio.Event | None = None
@@ -104,14 +114,34 @@ class Sessions(Generic[T]):
         For an update without one the handle is given all the same, and raises `NoSessionKey`
         when it is used. For writers of integrations.
         """
+        return await self.handle_for(origin, lazy=lazy)
+
+    async def handle_for(self, origin: Any, *, lazy: bool | None = None) -> _Opened[T]:
+        """Make the handle for an update, neither entered nor loaded; see `open_for`."""
+        lazy = self.options.lazy if lazy is None else lazy
         try:
             key = await session_key(self.options.get_session_key, origin)
         except NoSessionKey as error:
             reason = error.reason
-            session: Session[T] = Session(self.kind, "", "", origin)
-            session._refusal = lambda: NoSessionKey(reason)
-            return nullcontext(session)
-        return self.open(key, origin=origin, lazy=lazy)
+            handle = _Opened(self, "", "", origin, lazy=True)
+            handle._refusal = lambda: NoSessionKey(reason)
+            return handle
+        return _Opened(self, key, self.options.prefix + key, origin, lazy=lazy)
+
+    async def hand_out(self, session: Session[T], *, lazy: bool) -> Any:
+        """Give what handlers find under ``key``: the data, loaded now; of lazy ones, the handle.
+
+        In an update without a session it is an object that raises `NoSessionKey` when used.
+        """
+        if not lazy and session._refusal is None:
+            await session
+        return self.shown(session, lazy=lazy)
+
+    def shown(self, session: Session[T], *, lazy: bool) -> Any:
+        """Give what handlers find under ``key``, once it is loaded."""
+        if session._refusal is not None:
+            return NoSession(session._refusal)
+        return session if lazy else session.data
 
     async def get(self, key: str) -> T | None:
         """Read one session without holding it: a snapshot, or ``None`` if nothing is stored.
@@ -119,7 +149,7 @@ class Sessions(Generic[T]):
         Raises `SessionDecodeError`, `StorageUnavailable`.
         """
         stored_key = self.options.prefix + require_key(key)
-        record = await self.kind.read(stored_key)
+        (record,) = await self.kind.read(stored_key)
         if record is None:
             return None
         data: T | None = (await self.kind.decode(stored_key, record.value)).data
@@ -207,10 +237,13 @@ class Sessions(Generic[T]):
         """Give a reserved place up, unless the session was used meanwhile."""
         self.kind.withdraw(session)
 
-    def _enter(self, session: Session[T]) -> None:
-        self._open.add(session)
+    def enter(self, session: Session[T]) -> None:
+        """Count a handle among those that are held, for `aclose` to wait for."""
+        if session._refusal is None:
+            self._open.add(session)
 
-    def _leave(self, session: Session[T]) -> None:
+    def leave(self, session: Session[T]) -> None:
+        """End a handle's life, and let the next update of its key have its turn."""
         self.kind.close(session)
         self._open.discard(session)
         if self._drained is not None and not self._open:
@@ -232,17 +265,21 @@ class _Opened(Session[T]):
 
     async def __aenter__(self) -> Session[T]:
         if self._refusal is not None:
-            raise self._refusal()
-        self._sessions._enter(self)
+            if self._stored_key:
+                raise self._refusal()  # it was left, and can't be entered again
+            return self
+        self._sessions.enter(self)
         if not self._lazy:
             try:
                 await self._keeper.load(self)
             except BaseException:
-                self._sessions._leave(self)
+                self._sessions.leave(self)
                 raise
         return self
 
     async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
+        if not self._stored_key:
+            return
         try:
             if kind is None:
                 if self._lock is None:
@@ -250,10 +287,10 @@ class _Opened(Session[T]):
                 else:
                     await self.save()  # after what other tasks of this update do with the handle
         finally:
-            self._sessions._leave(self)
+            self._sessions.leave(self)
 
 
-def _storage_of(option: Storage | str | None) -> tuple[Storage, bool]:
+def storage_of(option: Storage | str | None) -> tuple[Storage, bool]:
     """Give the storage that the option names, and whether it was made here."""
     if isinstance(option, Storage):
         return option, False

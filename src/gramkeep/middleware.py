@@ -7,11 +7,12 @@ by the ``key`` option, and the handle beside it as ``<key>_handle``.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
 from gramkeep.errors import ConfigurationError
-from gramkeep.handle import NoSession, Session
+from gramkeep.handle import Session
 from gramkeep.manager import Sessions
+from gramkeep.multi import MultiSession, MultiSessions
 from gramkeep.options import CommonOptions, SessionOptions
 
 T = TypeVar("T")
@@ -70,6 +71,17 @@ class SessionPlugin(Generic[T]):
 
     @overload
     def __init__(
+        self: SessionPlugin[MultiSession],
+        sessions: None = None,
+        *,
+        type: Literal["multi"],
+        key: str = "session",
+        lazy: bool = False,
+        **parts: SessionOptions[Any],
+    ) -> None: ...
+
+    @overload
+    def __init__(
         self,
         *,
         initial: Callable[..., Awaitable[T]],
@@ -91,26 +103,27 @@ class SessionPlugin(Generic[T]):
         self: SessionPlugin[Any], *, data_type: Any = None, **options: Unpack[CommonOptions]
     ) -> None: ...
 
-    def __init__(self, sessions: Sessions[Any] | None = None, **options: Any) -> None:
-        if sessions is None:
-            sessions = Sessions(**options)
-        elif options:
+    def __init__(
+        self,
+        sessions: Sessions[Any] | MultiSessions | None = None,
+        *,
+        type: str = "single",  # noqa: A002 - grammY's name for it
+        **options: Any,
+    ) -> None:
+        if sessions is not None and (options or type != "single"):
             text = (
-                f"{', '.join(f'{name}=' for name in options)} given beside a ready Sessions, "
-                "which has options of its own: give them to that"
+                "options given beside a ready Sessions, which has its own: give them to that "
+                f"({', '.join(options)})"
             )
             raise ConfigurationError(text)
-        self.sessions: Sessions[T] = sessions
+        if type not in ("single", "multi"):
+            text = f"type={type!r} must be 'single' or 'multi'"
+            raise ConfigurationError(text)
+        if sessions is None:
+            sessions = MultiSessions(**options) if type == "multi" else Sessions(**options)
+        # One of both, with the same ways to hold a session; which, the options have told.
+        self.sessions: Sessions[T] = sessions  # type: ignore[assignment]
         self.lazy = self.lazy or sessions.options.lazy
-
-    async def value_of(self, handle: Session[T]) -> Any:
-        """Give what handlers find under ``key``: the data, loaded now; of lazy ones, the handle.
-
-        In an update without a session it is an object that raises `NoSessionKey` when used.
-        """
-        if handle._refusal is not None:
-            return NoSession(handle._refusal)
-        return handle if self.lazy else await handle
 
 
 class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in grammY
@@ -122,7 +135,7 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
     async def __call__(self, ctx: Any, next: NextFunction) -> Any:  # noqa: A002 - its usual name
         """Run the rest of the middleware with the session, and save it unless that raises."""
         async with await self.sessions.open_for(ctx, lazy=self.lazy) as handle:
-            attribute = _Attribute(ctx, handle, self.sessions.options, lazy=self.lazy)
+            attribute = _Attribute(ctx, handle, self.sessions, lazy=self.lazy)
             result = await next()  # nothing is caught: a handler that fails changes nothing
             attribute.pull()
             return result
@@ -137,13 +150,11 @@ class lazy_session(session[T]):  # noqa: N801
 class _Attribute(Generic[T]):
     """The session's place on one ctx, whether the ctx class knows of sessions or not."""
 
-    def __init__(
-        self, ctx: Any, handle: Session[T], options: SessionOptions[T], *, lazy: bool
-    ) -> None:
-        self._ctx, self._handle = ctx, handle
-        self._name, self._lazy = options.key, lazy
+    def __init__(self, ctx: Any, handle: Session[T], sessions: Sessions[T], *, lazy: bool) -> None:
+        self._ctx, self._handle, self._sessions, self._lazy = ctx, handle, sessions, lazy
+        self._name = sessions.options.key
         try:
-            setattr(ctx, options.handle_key, handle)
+            setattr(ctx, sessions.options.handle_key, handle)
             flavored = isinstance(ctx, SessionFlavor | LazySessionFlavor)
             self._is_plain = self._name != "session" or not flavored
             if self._is_plain:
@@ -151,7 +162,7 @@ class _Attribute(Generic[T]):
         except AttributeError as error:
             text = (
                 f"{type(ctx).__qualname__} has no place for attributes named {self._name!r} and "
-                f"{options.handle_key!r}: {error}"
+                f"{sessions.options.handle_key!r}: {error}"
             )
             raise ConfigurationError(text) from error
         if self._is_plain and handle._refusal is None:
@@ -159,13 +170,7 @@ class _Attribute(Generic[T]):
 
     def push(self) -> None:
         """Let the attribute show what the handle holds."""
-        handle = self._handle
-        if self._lazy:
-            self._shown: Any = handle
-        elif handle._refusal is not None:
-            self._shown = NoSession(handle._refusal)
-        else:
-            self._shown = handle.data
+        self._shown = self._sessions.shown(self._handle, lazy=self._lazy)
         setattr(self._ctx, self._name, self._shown)
 
     def pull(self) -> None:

@@ -70,12 +70,10 @@ def read_until(process, pattern):
 
 
 def test_the_story_ends_well_and_leaves_nothing_behind(begin, folder):
-    began = time.monotonic()
     demo = begin()
     output, errors = demo.communicate(timeout=100)
     assert demo.returncode == 0, output
     assert errors == ""
-    assert time.monotonic() - began < 60  # seconds; a machine with nothing else to do needs 10
     assert "\x1b" not in output
     lines = [" ".join(line.split()) for line in output.splitlines()]
     for line in [

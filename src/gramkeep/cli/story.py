@@ -124,20 +124,24 @@ class _Story:
                     f"the count stored for {chat.name}: expected {told[chat]}, which was told, "
                     f"to {most}, which were written; it is {kept[chat]}"
                 )
-        self._print(
-            "Every count that was told is in the file. What the bot had fetched, but not counted,\n"
-            "died with it, as in every bot that polls."
-        )
+        self._print("Every count that was told is in the file.")
         return kept
 
     async def _go_on_from(self, kept: dict[Chat, int]) -> None:
         """Start the bot again; each chat must go on at the next count, whatever was killed."""
         self._chapter("The bot comes back and goes on counting")
-        for seat in (self._ada, self._linus, self._linus_in_group):
+        seats = self._ada, self._linus, self._linus_in_group
+        for seat in seats:
             await self._write(seat, "Are you there?")
-        # More than these, if the dead bot hadn't acknowledged what it fetched: that comes again.
         waiting = await self._updates_waiting()
-        self._print(f"  Nobody is. {waiting} messages wait at the server.")
+        again = waiting - len(seats)
+        self._print(f"Nobody is. These {len(seats)} messages wait at the server.")
+        # As with any bot that polls, it depends on whether it had acknowledged what it fetched.
+        self._print(
+            f"{again} that the dead bot had fetched wait there, too."
+            if again
+            else "Those that the dead bot had fetched and not counted died with it."
+        )
         await self._start_bot()
         fresh: dict[Chat, list[int]] = {chat: [] for chat in kept}
         while sum(map(len, fresh.values())) < waiting:

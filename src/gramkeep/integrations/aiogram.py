@@ -204,4 +204,4 @@ async def _hand_over(plugin: session[Any], handle: Session[Any], data: dict[str,
     """Put the session where the handler or filter that is called next finds it."""
     options = plugin.sessions.options
     data[options.handle_key] = handle
-    data[options.key] = await plugin.value_of(handle)
+    data[options.key] = await plugin.sessions.hand_out(handle, lazy=plugin.lazy)

@@ -1,0 +1,283 @@
+"""Several kinds of session side by side under one name: ``session.user``, ``session.chat``.
+
+The parts that live in one storage are read in one call, and written in one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Generator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Final, cast
+
+from gramkeep.errors import ConfigurationError
+from gramkeep.handle import Mirror, Session, State
+from gramkeep.kind import Change, Kind, write
+from gramkeep.lifetime import Lifetime
+from gramkeep.manager import Sessions, storage_of
+from gramkeep.options import SessionOptions
+from gramkeep.storage import Storage
+
+RESERVED: Final = {"clear", "data", "parts", "reload", "save"}
+
+
+class MultiSession:
+    """What handlers get: each part's data as an attribute; of a lazy one, to be awaited.
+
+    Assigning to a part replaces its data, ``None`` deletes it.
+    """
+
+    __slots__ = ("_is_lazy", "_parts")
+
+    _parts: Mapping[str, Session[Any]]
+    _is_lazy: bool
+
+    def __init__(self, parts: Mapping[str, Session[Any]], *, lazy: bool) -> None:
+        object.__setattr__(self, "_parts", parts)
+        object.__setattr__(self, "_is_lazy", lazy)
+
+    def __getattr__(self, name: str) -> Any:
+        session = _part(self._parts, name)
+        return session if self._is_lazy else session.data
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _part(self._parts, name).data = value
+
+    def __delattr__(self, name: str) -> None:
+        _part(self._parts, name).data = None
+
+    def __dir__(self) -> list[str]:
+        return list(self._parts)
+
+    def __repr__(self) -> str:
+        return f"<MultiSession of {', '.join(self._parts)}>"
+
+
+class MultiHandle:
+    """The handle of a multi session: the handle of each part as an attribute, and of all of them.
+
+    ``parts`` has the parts' handles by name.
+    """
+
+    __slots__ = ("_mirror", "parts", "view")
+
+    _refusal = None  # it is the parts that can be used, or not
+
+    def __init__(self, parts: dict[str, Session[Any]], *, lazy: bool) -> None:
+        self.parts: Mapping[str, Session[Any]] = MappingProxyType(parts)
+        self.view = MultiSession(self.parts, lazy=lazy)
+        self._mirror: Mirror | None = None
+
+    def __getattr__(self, name: str) -> Session[Any]:
+        return _part(self.parts, name)
+
+    def __repr__(self) -> str:
+        return f"<MultiHandle of {', '.join(self.parts)}>"
+
+    def __await__(self) -> Generator[Any, None, MultiSession]:
+        return self._load().__await__()
+
+    @property
+    def data(self) -> MultiSession:
+        """The parts' data by name. Set it to ``None`` to delete them all."""
+        return self.view
+
+    @data.setter
+    def data(self, value: None) -> None:
+        if value is not None:
+            text = (
+                "a multi session can't be replaced as a whole: assign to its parts "
+                f"({', '.join(self.parts)}), or None to delete them all"
+            )
+            raise ConfigurationError(text)
+        for session in self.in_order():
+            session.data = None
+
+    async def save(self) -> None:
+        """Save all parts now, in the middle of the handler; see `Session.save`."""
+        async with AsyncExitStack() as stack:
+            for session in self.in_order():
+                await stack.enter_async_context(session._alone())
+            await self.save_together()
+
+    async def clear(self) -> None:
+        """Delete all parts now; see `Session.clear`."""
+        for session in self.in_order():
+            await session.clear()
+
+    async def reload(self) -> None:
+        """Read all parts again; see `Session.reload`."""
+        for session in self.in_order():
+            await session.reload()
+
+    def in_order(self) -> list[Session[Any]]:
+        """Give the parts that this update has, in the order in which every update takes them."""
+        return sorted(
+            (session for session in self.parts.values() if session._stored_key),
+            key=lambda session: (session._keeper.storage_name, session._stored_key),
+        )
+
+    async def load_together(self) -> None:
+        """Hold all parts, then read those of one storage in one call."""
+        of_storage: dict[Storage, list[Session[Any]]] = defaultdict(list)
+        for session in self.in_order():
+            await _kind(session).hold(session)
+            of_storage[_kind(session).storage].append(session)
+        for sessions in of_storage.values():
+            records = await _kind(sessions[0]).read(*(part._stored_key for part in sessions))
+            for session, record in zip(sessions, records, strict=True):
+                await _kind(session).accept(session, record)
+
+    async def save_together(self) -> None:
+        """Write the parts that changed, those of one storage in one call."""
+        if self._mirror is not None:
+            self._mirror.pull()
+        of_storage: dict[Storage, list[Change]] = defaultdict(list)
+        for session in self.in_order():
+            kind = _kind(session)
+            change = await kind.change_of(session)
+            if change is not None:
+                of_storage[kind.storage].append((kind, session, change))
+        for changes in of_storage.values():
+            await write(changes)
+
+    async def _load(self) -> MultiSession:
+        for session in self.in_order():
+            await session
+        return self.view
+
+
+class MultiSessions:
+    """All sessions of several kinds that are handed out together.
+
+    ``parts`` has the `Sessions` of each by name, for use outside of handlers. A part without a
+    ``prefix`` gets its name and a colon, so that user 42 and chat 42 never share a record.
+    """
+
+    def __init__(
+        self, *, key: str = "session", lazy: bool = False, **parts: SessionOptions[Any]
+    ) -> None:
+        self.options: SessionOptions[Any] = SessionOptions(key=key, lazy=lazy)
+        self._owned: dict[str | None, Storage] = {}
+        self.parts: Mapping[str, Sessions[Any]] = MappingProxyType(
+            {name: self._make_part(name, options) for name, options in _checked(parts).items()}
+        )
+        places = defaultdict(list)
+        for name, sessions in self.parts.items():
+            places[sessions.storage, sessions.options.prefix].append(name)
+        for (storage, prefix), names in places.items():
+            if len(names) > 1:
+                text = f"parts {', '.join(names)} share the prefix {prefix!r} in {storage.name}"
+                raise ConfigurationError(text)
+
+    async def open_for(
+        self, origin: Any, *, lazy: bool | None = None
+    ) -> AbstractAsyncContextManager[MultiHandle]:
+        """Hold all parts for one update; see `Sessions.open_for`."""
+        parts: dict[str, Session[Any]] = {
+            name: await sessions.handle_for(origin, lazy=True)
+            for name, sessions in self.parts.items()
+        }
+        return _OpenedMulti(self, parts, lazy=self.options.lazy if lazy is None else lazy)
+
+    async def hand_out(self, handle: MultiHandle, *, lazy: bool) -> MultiSession:
+        """Give what handlers find under ``key``; see `Sessions.hand_out`."""
+        if not lazy and any(part._state is State.UNREAD for part in handle.in_order()):
+            await handle.load_together()
+        return self.shown(handle, lazy=lazy)
+
+    def shown(self, handle: MultiHandle, *, lazy: bool) -> MultiSession:
+        """Give what handlers find under ``key``, once it is loaded."""
+        return MultiSession(handle.parts, lazy=lazy)
+
+    def reserve(self, handle: MultiHandle) -> None:
+        """Take the place of all parts in their keys' queues; see `Sessions.reserve`."""
+        for session in handle.in_order():
+            _kind(session).reserve(session)
+
+    def withdraw(self, handle: MultiHandle) -> None:
+        """Give the reserved places up; see `Sessions.withdraw`."""
+        for session in handle.in_order():
+            _kind(session).withdraw(session)
+
+    async def aclose(self, drain_timeout: Lifetime = 30.0) -> None:
+        """Close all parts, then the storages that were made here; see `Sessions.aclose`."""
+        await asyncio.gather(*(part.aclose(drain_timeout) for part in self.parts.values()))
+        for storage in self._owned.values():
+            await storage.aclose()
+
+    def _make_part(self, name: str, options: SessionOptions[Any]) -> Sessions[Any]:
+        storage = options.storage
+        if storage is None or isinstance(storage, str):  # one URL is one storage, for all parts
+            if storage not in self._owned:
+                self._owned[storage], _ = storage_of(storage)
+            storage = self._owned[storage]
+        prefix = options.prefix or f"{name}:"
+        return Sessions.of(replace(options, prefix=prefix, storage=storage))
+
+
+class _OpenedMulti(MultiHandle):
+    """A multi session that is its own context manager."""
+
+    __slots__ = ("_is_lazy", "_sessions")
+
+    def __init__(
+        self, sessions: MultiSessions, parts: dict[str, Session[Any]], *, lazy: bool
+    ) -> None:
+        super().__init__(parts, lazy=lazy)
+        self._sessions = sessions
+        self._is_lazy = lazy
+
+    async def __aenter__(self) -> MultiHandle:
+        for name, session in self.parts.items():
+            self._sessions.parts[name].enter(session)
+        if not self._is_lazy:
+            try:
+                await self.load_together()
+            except BaseException:
+                self._leave()
+                raise
+        return self
+
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
+        try:
+            if kind is None:
+                await self.save()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        for name, session in self.parts.items():
+            self._sessions.parts[name].leave(session)
+
+
+def _checked(parts: Mapping[str, Any]) -> Mapping[str, SessionOptions[Any]]:
+    if not parts:
+        text = 'a multi session needs parts: session(type="multi", user=SessionOptions(...), ...)'
+        raise ConfigurationError(text)
+    for name, options in parts.items():
+        if not isinstance(options, SessionOptions):
+            text = f"{name}={options!r}: a part of a multi session is given as SessionOptions(...)"
+            raise ConfigurationError(text)
+        if name in RESERVED or name.startswith("_"):
+            text = f"a part of a multi session can't be called {name!r}"
+            raise ConfigurationError(text)
+        if options.key != "session" or options.lazy:
+            text = f"part {name!r}: key= and lazy= belong to the multi session as a whole"
+            raise ConfigurationError(text)
+    return parts
+
+
+def _part(parts: Mapping[str, Session[Any]], name: str) -> Session[Any]:
+    try:
+        return parts[name]
+    except KeyError:
+        text = f"this session has no part {name!r}; it has {', '.join(parts)}"
+        raise AttributeError(text) from None
+
+
+def _kind(session: Session[Any]) -> Kind[Any]:
+    return cast("Kind[Any]", session._keeper)
