@@ -185,19 +185,31 @@ class NoSession:
     def __init__(self, refusal: Callable[[], GramkeepError]) -> None:
         object.__setattr__(self, "_refusal", refusal)
 
-    def _refuse(self, *_: object) -> NoReturn:
-        refusal = object.__getattribute__(self, "_refusal")
-        raise refusal()
-
     def __getattr__(self, name: str) -> NoReturn:
-        self._refuse(name)
-
-    __setattr__ = __delattr__ = _refuse
-    __getitem__ = __setitem__ = __delitem__ = __contains__ = __iter__ = __len__ = _refuse
-    __bool__ = __call__ = __str__ = __int__ = __float__ = __index__ = _refuse
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-    __add__ = __iadd__ = __radd__ = __sub__ = __isub__ = __or__ = __ior__ = __await__ = _refuse
-    __hash__ = None  # type: ignore[assignment]
+        _refuse(self)
 
     def __repr__(self) -> str:
         return "<no session for this update>"
+
+
+def _refuse(self: NoSession, *_: object) -> NoReturn:
+    refusal = object.__getattribute__(self, "_refusal")
+    raise refusal()
+
+
+# Python looks operators up on the class, so that each needs a method there.
+for _name in (
+    *("setattr", "delattr", "getitem", "setitem", "delitem", "contains", "iter", "reversed"),
+    *("len", "bool", "call", "str", "format", "bytes", "hash", "await", "enter", "aenter"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "abs", "invert", "round", "index"),
+    *("int", "float", "complex", "aiter", "dir"),
+    *(
+        f"{form}{operator}"
+        for operator in (
+            *("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow"),
+            *("lshift", "rshift", "and", "or", "xor"),
+        )
+        for form in ("", "r", "i")
+    ),
+):
+    setattr(NoSession, f"__{_name}__", _refuse)

@@ -10,7 +10,7 @@ import inspect
 import time
 from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from gramkeep.codec import CodecError
 from gramkeep.errors import (
@@ -32,7 +32,7 @@ from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Put, Record, Storage
 T = TypeVar("T")
 
 # Kinds over one storage share its locks: what is first come, first served, is the record.
-_locks_of: WeakKeyDictionary[Storage, KeyLocks] = WeakKeyDictionary()
+_locks_of: WeakValueDictionary[int, KeyLocks] = WeakValueDictionary()
 
 Change: TypeAlias = tuple["Kind[Any]", Session[Any], Put]
 
@@ -49,7 +49,8 @@ class Kind(Generic[T]):
         self.is_closed = False
         self.ttl: float | None = options.ttl  # type: ignore[assignment] # seconds, by its check
         self._lock_timeout: float = options.lock_timeout  # type: ignore[assignment] # the same
-        self._locks = _locks_of.setdefault(storage, KeyLocks())
+        # By identity, as a storage may compare by value; while one of its kinds lives, so does it.
+        self._locks = _locks_of.setdefault(id(storage), KeyLocks())
         self._codec = options.bind_codec()
         self._wants_origin = wants_origin(options.initial)
 
@@ -59,8 +60,7 @@ class Kind(Generic[T]):
         """Wait for the session's turn, read it and decode it; see `Session`."""
         await self.hold(session)
         (record,) = await self.read(session._stored_key)
-        if session._state is State.UNREAD:  # assigning it meanwhile overwrites what was read
-            await self.accept(session, record)
+        await self.accept(session, record, unless=State.ASSIGNED)
 
     async def save(self, session: Session[Any]) -> None:
         """Write the session if it differs from what is stored; see `Session.save`."""
@@ -113,6 +113,8 @@ class Kind(Generic[T]):
 
     async def hold(self, session: Session[Any]) -> None:
         """Wait until this update is the one that holds the session."""
+        if session._refusal is not None:  # it was left while this call waited for another
+            raise session._refusal()
         self.check_open(session._stored_key)
         self.reserve(session)
         if session._ticket is None:
@@ -136,8 +138,10 @@ class Kind(Generic[T]):
         except StorageUnavailable as error:
             raise self.unavailable(stored_keys[0], error.reason) from error
 
-    async def accept(self, session: Session[Any], record: Record | None) -> None:
-        """Make the data of what was read."""
+    async def accept(
+        self, session: Session[Any], record: Record | None, *, unless: State | None = None
+    ) -> None:
+        """Make the data of what was read, ``unless`` the session came into that state meanwhile."""
         loaded = None if record is None else await self.decode(session._stored_key, record.value)
         if record is None or loaded is None or loaded.is_expired:
             data, baseline = await self._initial(session)
@@ -145,8 +149,9 @@ class Kind(Generic[T]):
             data, baseline = loaded.data, record.value
         else:  # migrated: saved in its new form when it changes
             data, baseline = loaded.data, self._encode(session._stored_key, loaded.data)
-        self._become(session, record, data, baseline)
-        session._is_new = record is None or loaded is None or loaded.is_expired
+        if session._state is not unless:
+            self._become(session, record, data, baseline)
+            session._is_new = record is None or loaded is None or loaded.is_expired
 
     async def change_of(self, session: Session[Any]) -> Put | None:
         """Say what has to be written for this session, ``None`` for nothing."""
@@ -176,10 +181,10 @@ class Kind(Generic[T]):
             raise SessionTooLarge(key=key, storage=self.storage_name, size=size, limit=limit)
         return Put(key, encoded, await self._basis(session), self.ttl)
 
-    def settle(self, session: Session[Any], change: Put) -> None:
-        """Note that a change was written: the next one builds on it."""
+    def settle(self, session: Session[Any], change: Put, began: float) -> None:
+        """Note that a change was written, at the earliest when it ``began``."""
         if isinstance(change.value, bytes):
-            expires_at = None if change.ttl is None else time.time() + change.ttl
+            expires_at = None if change.ttl is None else began + change.ttl
             session._record = Record(change.value, WRITTEN_HERE, expires_at)
             session._baseline = change.value
         elif change.value is DELETE:
@@ -279,6 +284,7 @@ async def write(changes: Sequence[Change]) -> None:
     storage = first.storage
     for kind, _, put in changes:
         kind.check_open(put.key)
+    began = time.time()
     try:
         outcomes = await storage.put(
             [put for _, _, put in changes], atomic=storage.transactional and len(changes) > 1
@@ -298,7 +304,7 @@ async def write(changes: Sequence[Change]) -> None:
         elif undone:
             again.append((kind, session, put))
         else:
-            kind.settle(session, put)
+            kind.settle(session, put, began)
     if again:
         await write(again)
 

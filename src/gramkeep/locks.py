@@ -21,7 +21,7 @@ class KeyLocks:
     Not thread-safe: all tickets of one instance belong to one event loop at a time.
     """
 
-    __slots__ = ("_queues",)
+    __slots__ = ("__weakref__", "_queues")
 
     def __init__(self) -> None:
         self._queues: dict[str, deque[Ticket]] = {}

@@ -7,9 +7,9 @@ import inspect
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Generic, Self, TypeVar, Unpack, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from gramkeep.errors import ConfigurationError, NoSessionKey, SessionConflict
 from gramkeep.handle import NoSession, Session
@@ -19,6 +19,7 @@ from gramkeep.options import CommonOptions, SessionOptions
 from gramkeep.origin import Origin, require_key, session_key
 from gramkeep.storage import Storage
 from gramkeep.storage_url import storage_from_url
+from gramkeep.stored import StoredSessions
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -28,7 +29,7 @@ log = logging.getLogger("gramkeep")
 _NOWHERE = Origin()
 
 
-class Sessions(Generic[T]):
+class Sessions(StoredSessions[T]):
     """All sessions of one kind, in one storage, under one set of options.
 
     Handlers get theirs through an integration or middleware; jobs, web back ends and scripts use
@@ -78,9 +79,8 @@ class Sessions(Generic[T]):
         return sessions
 
     def _begin(self, options: SessionOptions[T]) -> None:
-        self.options = options
-        self.storage, self._owns_storage = storage_of(options.storage)
-        self.kind: Kind[T] = Kind(self.options, self.storage)
+        storage, self._owns_storage = storage_of(options.storage)
+        super().__init__(Kind(options, storage))
         self._open: set[Session[T]] = set()
         self._drained: asyncio.Event | None = None
 
@@ -143,18 +143,6 @@ class Sessions(Generic[T]):
             return NoSession(session._refusal)
         return session if lazy else session.data
 
-    async def get(self, key: str) -> T | None:
-        """Read one session without holding it: a snapshot, or ``None`` if nothing is stored.
-
-        Raises `SessionDecodeError`, `StorageUnavailable`.
-        """
-        stored_key = self.options.prefix + require_key(key)
-        (record,) = await self.kind.read(stored_key)
-        if record is None:
-            return None
-        data: T | None = (await self.kind.decode(stored_key, record.value)).data
-        return data
-
     async def update(self, key: str, function: Callable[[T], T | Awaitable[T]]) -> T:
         """Replace one session's data by what ``function`` makes of it, and return that.
 
@@ -190,13 +178,6 @@ class Sessions(Generic[T]):
         """
         async with self.open(key, lazy=True) as session:
             session.data = None
-
-    async def keys(self, prefix: str = "") -> AsyncIterator[str]:
-        """Iterate over the keys of all stored sessions that start with ``prefix``, each once."""
-        own = self.options.prefix
-        self.kind.check_open()
-        async for stored_key in self.storage.scan(own + prefix):
-            yield stored_key[len(own) :]
 
     async def aclose(self, drain_timeout: Lifetime = 30.0) -> None:
         """Wait for the sessions that are held, then close the storage if it was made here.

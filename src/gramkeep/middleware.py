@@ -111,10 +111,8 @@ class SessionPlugin(Generic[T]):
         **options: Any,
     ) -> None:
         if sessions is not None and (options or type != "single"):
-            text = (
-                "options given beside a ready Sessions, which has its own: give them to that "
-                f"({', '.join(options)})"
-            )
+            given = ", ".join(f"{name}=" for name in options) or "type="
+            text = f"{given} given beside a ready Sessions, which has its own: give it to that"
             raise ConfigurationError(text)
         if type not in ("single", "multi"):
             text = f"type={type!r} must be 'single' or 'multi'"

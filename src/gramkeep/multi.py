@@ -19,6 +19,7 @@ from gramkeep.kind import Change, Kind, write
 from gramkeep.lifetime import Lifetime
 from gramkeep.manager import Sessions, storage_of
 from gramkeep.options import SessionOptions
+from gramkeep.origin import Origin
 from gramkeep.storage import Storage
 
 RESERVED: Final = {"clear", "data", "parts", "reload", "save"}
@@ -122,10 +123,10 @@ class MultiHandle:
 
     async def load_together(self) -> None:
         """Hold all parts, then read those of one storage in one call."""
-        of_storage: dict[Storage, list[Session[Any]]] = defaultdict(list)
+        of_storage: dict[int, list[Session[Any]]] = defaultdict(list)
         for session in self.in_order():
             await _kind(session).hold(session)
-            of_storage[_kind(session).storage].append(session)
+            of_storage[id(_kind(session).storage)].append(session)
         for sessions in of_storage.values():
             records = await _kind(sessions[0]).read(*(part._stored_key for part in sessions))
             for session, record in zip(sessions, records, strict=True):
@@ -135,12 +136,12 @@ class MultiHandle:
         """Write the parts that changed, those of one storage in one call."""
         if self._mirror is not None:
             self._mirror.pull()
-        of_storage: dict[Storage, list[Change]] = defaultdict(list)
+        of_storage: dict[int, list[Change]] = defaultdict(list)
         for session in self.in_order():
             kind = _kind(session)
             change = await kind.change_of(session)
             if change is not None:
-                of_storage[kind.storage].append((kind, session, change))
+                of_storage[id(kind.storage)].append((kind, session, change))
         for changes in of_storage.values():
             await write(changes)
 
@@ -167,10 +168,10 @@ class MultiSessions:
         )
         places = defaultdict(list)
         for name, sessions in self.parts.items():
-            places[sessions.storage, sessions.options.prefix].append(name)
-        for (storage, prefix), names in places.items():
+            places[id(sessions.storage), sessions.options.prefix].append(name)
+        for (_, prefix), names in places.items():
             if len(names) > 1:
-                text = f"parts {', '.join(names)} share the prefix {prefix!r} in {storage.name}"
+                text = f"parts {', '.join(names)} share the prefix {prefix!r} in one storage"
                 raise ConfigurationError(text)
 
     async def open_for(
@@ -202,6 +203,13 @@ class MultiSessions:
         """Give the reserved places up; see `Sessions.withdraw`."""
         for session in handle.in_order():
             _kind(session).withdraw(session)
+
+    async def move_chat(self, origin: Origin, old_chat_id: int, new_chat_id: int) -> int:
+        """Move all sessions of a chat to its new id, in all parts; see `Sessions.move_chat`."""
+        moved = [
+            await part.move_chat(origin, old_chat_id, new_chat_id) for part in self.parts.values()
+        ]
+        return sum(moved)
 
     async def aclose(self, drain_timeout: Lifetime = 30.0) -> None:
         """Close all parts, then the storages that were made here; see `Sessions.aclose`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import math
 import types
 import typing
@@ -33,6 +34,7 @@ class CommonOptions(TypedDict, total=False):
     ttl: Lifetime | None
     refresh_ttl: Literal["write", "access"]
     migrations: Migrations | None
+    merge: Callable[[Any, Any], Any] | None
     codec: Codec
     isolation: Isolation
     lock_timeout: Lifetime
@@ -56,6 +58,8 @@ class SessionOptions(Generic[T]):
       ``"access"``.
     - ``migrations``: ``{version: old -> new}``, any numbers, run once each in their order on plain
       decoded data; what is stored without a version is older than all. May be async.
+    - ``merge``: old and new data -> data, where a session moves to a key that has one already, as
+      when a group becomes a supergroup in which the bot was used. By default both are kept.
     - ``codec`` writes sessions down.
     - ``isolation``: ``"serial"``, one update at a time per key, or ``"optimistic"``, no lock, and
       a `SessionConflict` where two meet.
@@ -73,22 +77,23 @@ class SessionOptions(Generic[T]):
     ttl: Lifetime | None = None
     refresh_ttl: Literal["write", "access"] = "write"
     migrations: Migrations | None = None
+    merge: Callable[[T, T], T] | None = None
     codec: Codec = JSONCodec()  # noqa: RUF009 - it has no state to share
     isolation: Isolation = "serial"
     lock_timeout: Lifetime = 60.0
     max_bytes: int = 1024 * 1024
 
     def __post_init__(self) -> None:
-        for name in ("initial", "get_session_key"):
+        for name in ("initial", "get_session_key", "merge"):
             value = getattr(self, name)
-            if not callable(value) and not (value is None and name == "initial"):
+            if not callable(value) and not (value is None and name != "get_session_key"):
                 text = f"{name}={value!r} can't be called; pass a class or a function"
                 raise ConfigurationError(text)
         for name in ("prefix", "key"):
             if not isinstance(getattr(self, name), str):
                 text = f"{name}={getattr(self, name)!r} must be a string"
                 raise ConfigurationError(text)
-        if not self.key.isidentifier():
+        if not self.key.isidentifier() or keyword.iskeyword(self.key):
             text = f"key={self.key!r} can't be a handler's parameter; use a Python identifier"
             raise ConfigurationError(text)
         for name, choices in (
@@ -149,22 +154,23 @@ def wants_origin(initial: Callable[..., Any] | None) -> bool:
     if initial is None or isinstance(initial, type) or typing.get_origin(initial):
         return False
     required = _required_parameters(initial)
-    if len(required) > 1:
+    by_name = [name for name, kind in required.items() if kind is inspect.Parameter.KEYWORD_ONLY]
+    if len(required) > 1 or by_name:
         text = (
-            f"initial={initial!r} needs {len(required)} arguments ({', '.join(required)}); it is "
-            "called with none, or with the update's origin"
+            f"initial={initial!r} needs the arguments {', '.join(required)}; it is called with "
+            "none, or with the update's origin alone, by position"
         )
         raise ConfigurationError(text)
     return bool(required)
 
 
-def _required_parameters(function: Callable[..., Any]) -> list[str]:
-    return [
-        name
+def _required_parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    return {
+        name: parameter.kind
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
+    }
 
 
 def _data_type(data_type: Any, initial: Callable[..., Any] | None) -> Any:
@@ -205,7 +211,7 @@ def _is_typed_dict(kind: type) -> bool:
 
 def _required_of_class(kind: type) -> list[str]:
     try:
-        return _required_parameters(kind)
+        return list(_required_parameters(kind))
     except ValueError:  # builtins such as dict tell no signature, and take no arguments
         return []
 
@@ -224,6 +230,6 @@ def _return_annotation(function: Callable[..., Any]) -> Any:
         )
         raise ConfigurationError(text) from error
     declared = hints.get("return")
-    if typing.get_origin(declared) in (Awaitable, typing.get_origin(Awaitable[Any])):
-        return typing.get_args(declared)[0]
+    if inspect.isclass(of := typing.get_origin(declared)) and issubclass(of, Awaitable):
+        return typing.get_args(declared)[-1]  # of Coroutine, the third one is what it returns
     return declared

@@ -163,7 +163,7 @@ def _why_none(function: SessionKeyFunction, origin: Any) -> str:
 def _missing(origin: Any) -> list[str]:
     return [
         name
-        for name in ("chat_id", "user_id", "thread_id", "business_connection_id")
+        for name in ("bot_id", "chat_id", "user_id", "thread_id", "business_connection_id")
         if (_user_id(origin) if name == "user_id" else getattr(origin, name, None)) is None
     ]
 

@@ -116,6 +116,13 @@ class Storage(ABC):
         Keys that come or go meanwhile may or may not be seen; all others are.
         """
 
+    async def prune(self, at_most: int) -> int:  # noqa: ARG002 - for those that override it
+        """Remove some expired values for good, and say how many; less than ``at_most`` is all.
+
+        Storages whose server does that by itself have nothing to do.
+        """
+        return 0
+
     @abstractmethod
     async def aclose(self) -> None:
         """Give up what this storage opened itself, and nothing the user passed in. Idempotent."""

@@ -425,7 +425,7 @@ async def test_a_ready_manager_can_be_given_in_place_of_options(storage, kind):
 
     await run(middleware, Ctx(), handler)
     assert await sessions.get("42") == Counter(3)
-    with pytest.raises(ConfigurationError, match="prefix="):
+    with pytest.raises(ConfigurationError, match="prefix"):
         kind(sessions, prefix="x")
 
 
@@ -485,17 +485,17 @@ USES = {
     "set item": lambda s: s.__setitem__("count", 1),
     "delete item": lambda s: s.__delitem__("count"),
     "in": lambda s: "count" in s,
-    "iterate": lambda s: list(s),
+    "iterate": list,
     "reversed": lambda s: list(reversed(s)),
-    "length": lambda s: len(s),
-    "bool": lambda s: bool(s),
-    "text": lambda s: str(s),
+    "length": len,
+    "bool": bool,
+    "text": str,
     "format": lambda s: f"{s}",
     "format spec": lambda s: f"{s:>5}",
-    "int": lambda s: int(s),
-    "float": lambda s: float(s),
+    "int": int,
+    "float": float,
     "index": lambda s: [1, 2][s],
-    "round": lambda s: round(s),
+    "round": round,
     "equal": lambda s: s == Counter(),
     "unequal": lambda s: s != Counter(),
     "less": lambda s: s < 1,
@@ -514,14 +514,14 @@ USES = {
     "or of": lambda s: {} | s,
     "and": lambda s: s & 1,
     "negative": lambda s: -s,
-    "absolute": lambda s: abs(s),
+    "absolute": abs,
     "call": lambda s: s(),
-    "hash": lambda s: hash(s),
+    "hash": hash,
     "set member": lambda s: {s},
     "unpack": lambda s: {**s},
-    "update": lambda s: {}.update(s),
+    "update": {}.update,
     "sum": lambda s: sum([1, s]),
-    "join": lambda s: "".join(s),
+    "join": "".join,
     "append": lambda s: s.append(1),
 }
 
@@ -710,9 +710,7 @@ async def test_saving_a_lazy_session_saves_what_was_assigned(lazily, lazy_ctx, s
     assert await storage.value("42") == b'{"count":9}'
 
 
-async def test_a_lazy_session_that_was_assigned_and_saved_can_be_awaited(
-    lazily, lazy_ctx, storage
-):
+async def test_a_lazy_session_that_was_assigned_and_saved_can_be_awaited(lazily, lazy_ctx, storage):
     async def handler(ctx):
         ctx.session = Counter(9)
         await ctx.session_handle.save()
@@ -729,9 +727,7 @@ async def test_the_data_of_a_lazy_session_can_not_be_used_before_it_is_loaded(la
         await run(lazily, lazy_ctx, handler)
 
 
-async def test_a_lazy_session_that_an_update_does_not_have_says_so_when_awaited(
-    lazily, lazy_ctx
-):
+async def test_a_lazy_session_that_an_update_does_not_have_says_so_when_awaited(lazily, lazy_ctx):
     lazy_ctx.chat_id = None
 
     async def handler(ctx):

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -165,7 +166,9 @@ def test_an_async_initial_without_an_annotation_is_refused():
         raise AssertionError("it need not be called")
 
     for initial in (make, lambda: make()):  # noqa: PLW0108 - the lambda is what is tested
-        with pytest.raises(ConfigurationError, match="annotate what it returns, or pass data_type="):
+        with pytest.raises(
+            ConfigurationError, match="annotate what it returns, or pass data_type="
+        ):
             Sessions(initial=initial, storage="memory://")
 
 
@@ -193,10 +196,8 @@ def test_an_annotation_that_does_not_exist_at_run_time_is_refused():
 
 def test_an_initial_whose_signature_python_does_not_know_is_refused_or_taken():
     unknown = dict.fromkeys  # a builtin
-    try:
+    with suppress(ConfigurationError):
         Sessions(initial=unknown, storage="memory://")
-    except ConfigurationError:
-        pass
 
 
 def test_a_keyword_only_parameter_without_a_default_is_refused():

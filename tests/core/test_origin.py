@@ -169,12 +169,13 @@ async def test_a_part_that_is_missing_does_not_become_the_word_none(name, spell)
     assert await session_key(find, Origin(**FULL)) == spell(FULL[name])
     with pytest.raises(NoSessionKey) as caught:
         await session_key(find, Origin(**{**FULL, name: None}))
-    assert "find" in str(caught.value)
+    assert caught.value.reason.endswith(f"and the update has no {name}")
 
 
 async def test_the_error_for_a_missing_part_names_it():
-    with pytest.raises(NoSessionKey, match="user_id"):
+    with pytest.raises(NoSessionKey) as caught:
         await session_key(lambda o: f"{o.user_id}:{o.chat_id}", Origin(chat_id=42))
+    assert caught.value.reason.endswith("and the update has no user_id")
 
 
 async def test_a_none_that_is_a_name_is_kept():

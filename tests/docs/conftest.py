@@ -2,14 +2,12 @@
 
 import asyncio
 import inspect
-import re
 import sys
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import pytest
 from aiogram import Bot, Dispatcher
@@ -18,28 +16,10 @@ from aiogram.client.telegram import TelegramAPIServer
 
 from gramkeep.testing import TelegramServer
 
-ROOT = Path(__file__).parents[2]
+from .pages import ROOT, blocks
 
 Run = Callable[..., Awaitable[ModuleType]]
 Talk = Callable[[Dispatcher], AbstractAsyncContextManager[TelegramServer]]
-
-
-class Block(NamedTuple):
-    """One piece of Python code on a page, and the section it stands in."""
-
-    section: str
-    line: int
-    code: str
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    text = page.read_text(encoding="utf-8")
-    section = ""
-    for found in re.finditer(r"^## (.+)$|^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        if found[1] is not None:
-            section = found[1].split("\n")[0]
-        else:
-            yield Block(section, text.count("\n", 0, found.start(2)), found[2])
 
 
 @pytest.fixture

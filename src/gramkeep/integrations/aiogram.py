@@ -18,7 +18,7 @@ from aiogram import Dispatcher
 from aiogram.dispatcher.event.bases import CancelHandler, SkipHandler
 from aiogram.dispatcher.event.handler import CallableObject, FilterObject
 from aiogram.dispatcher.middlewares.user_context import EVENT_CONTEXT_KEY, EventContext
-from aiogram.types import ErrorEvent, TelegramObject, Update
+from aiogram.types import ErrorEvent, Message, TelegramObject, Update
 from aiogram.types.update import UpdateTypeLookupError
 
 from gramkeep.errors import ConfigurationError
@@ -113,6 +113,7 @@ class _Hook:
         assert isinstance(update, Update)  # noqa: S101 - the observer of updates has no others
         self._watch_filters(dispatcher, update)
         origin = origin_of(update, data)
+        await self._follow_upgrade(origin)
         opened = [await plugin.sessions.open_for(origin, lazy=True) for plugin in self._plugins]
         async with AsyncExitStack() as stack:
             for plugin, sessions in zip(self._plugins, opened, strict=True):
@@ -126,6 +127,18 @@ class _Hook:
                 # Control flow, no failure: what was changed is saved.
                 passed = passing
         raise passed
+
+    async def _follow_upgrade(self, origin: Origin) -> None:
+        """Move a group's sessions, if this is a message that it became a supergroup."""
+        message = origin.event
+        if not isinstance(message, Message):
+            return
+        old, new = message.migrate_from_chat_id, message.chat.id
+        if message.migrate_to_chat_id is not None:
+            old, new = message.chat.id, message.migrate_to_chat_id
+        if old is not None:
+            for plugin in self._plugins:
+                await plugin.sessions.move_chat(origin, old, new)
 
     async def _before_handler(
         self, handler: Handler, event: TelegramObject, data: dict[str, Any]

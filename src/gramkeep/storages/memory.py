@@ -52,7 +52,7 @@ class MemorySessionStorage(Storage):
         for put, expected in zip(puts, outcomes, strict=True):
             if expected:
                 self._apply(put)
-        self._forget_expired()
+        self._forget_expired(len(self._expiries))
         return outcomes
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
@@ -60,6 +60,10 @@ class MemorySessionStorage(Storage):
         for key in list(self._records):
             if key.startswith(prefix) and self._find(key) is not None:
                 yield key
+
+    async def prune(self, at_most: int) -> int:
+        """Remove some expired values."""
+        return self._forget_expired(at_most)
 
     async def aclose(self) -> None:
         """Do nothing: what is stored lives as long as this object."""
@@ -97,9 +101,9 @@ class MemorySessionStorage(Storage):
         if expires_at is not None:
             heapq.heappush(self._expiries, (expires_at, put.key))
 
-    def _forget_expired(self) -> None:
-        now, expiries = time.time(), self._expiries
-        while expiries and expiries[0][0] <= now:
+    def _forget_expired(self, at_most: int) -> int:
+        now, expiries, before = time.time(), self._expiries, len(self._records)
+        while expiries and expiries[0][0] <= now and before - len(self._records) < at_most:
             self._find(heapq.heappop(expiries)[1])
         if len(expiries) > 64 + 2 * len(self._records):  # mostly of values written again since
             self._expiries = [
@@ -108,3 +112,4 @@ class MemorySessionStorage(Storage):
                 if record.expires_at is not None
             ]
             heapq.heapify(self._expiries)
+        return before - len(self._records)

@@ -123,6 +123,10 @@ class SQLiteStorage(Storage):
                 yield key
             page = await self._call(_Page(prefix, after=page[-1]))
 
+    async def prune(self, at_most: int) -> int:
+        """Remove some expired sessions from the file, in one short transaction."""
+        return await self._call(_Prune(at_most))
+
     async def aclose(self) -> None:
         """Finish what was asked before, then close the file. Idempotent."""
         self._closed = True
@@ -164,6 +168,14 @@ class _Write(Job[list[bool]]):
         self.atomic = atomic
 
 
+class _Prune(Job[int]):
+    __slots__ = ("at_most",)
+
+    def __init__(self, at_most: int) -> None:
+        super().__init__()
+        self.at_most = at_most
+
+
 class _Page(Job[list[str]]):
     __slots__ = ("after", "prefix")
 
@@ -201,17 +213,17 @@ class _Database:
         self._remove = f"DELETE FROM {table} WHERE key = ?"
         self._sweep = (
             f"DELETE FROM {table} WHERE key IN "
-            f"(SELECT key FROM {table} WHERE expires_at <= ? LIMIT {SWEEP_AT_MOST})"
+            f"(SELECT key FROM {table} WHERE expires_at <= ? LIMIT ?)"
         )
 
     def process(self, jobs: Sequence[Job[Any]]) -> Iterator[Sequence[Job[Any]]]:
-        """Answer reads at once, then all writes after one commit."""
+        """Answer reads and pruning at once, then all writes after one commit."""
         writes = [job for job in jobs if isinstance(job, _Write)]
-        reads = [job for job in jobs if not isinstance(job, _Write)]
-        if reads:
-            for job in reads:
-                self._attempt(job, self._read)
-            yield reads
+        others = [job for job in jobs if not isinstance(job, _Write)]
+        if others:
+            for job in others:
+                self._attempt(job)
+            yield others
         if writes:
             self._commit(writes)
             yield writes
@@ -221,9 +233,9 @@ class _Database:
         if connection is not None:
             connection.close()
 
-    def _attempt(self, job: Job[Any], work: Callable[[sqlite3.Connection, Any], Any]) -> None:
+    def _attempt(self, job: Any) -> None:
         try:
-            job.answer = work(self._connected(), job)
+            job.answer = self._answer(self._connected(), job)
         except Exception as error:  # noqa: BLE001 - handed to the caller
             self._recover(error)
             job.error = error
@@ -252,8 +264,10 @@ class _Database:
         for write, answer in zip(writes, answers, strict=True):
             write.answer = answer
 
-    def _read(self, connection: sqlite3.Connection, job: _Read | _Page) -> Any:
+    def _answer(self, connection: sqlite3.Connection, job: _Read | _Page | _Prune) -> Any:
         now = _milliseconds(time.time())
+        if isinstance(job, _Prune):
+            return self._remove_expired(connection, job.at_most)
         if isinstance(job, _Page):
             from_where = f"{'>=' if job.after is None else '>'} ? ORDER BY key LIMIT {SCAN_PAGE}"
             start = job.prefix if job.after is None else job.after
@@ -313,10 +327,13 @@ class _Database:
         exists = connection.execute(self._exists + same, basis).fetchone() is not None
         return exists is of_token
 
+    def _remove_expired(self, connection: sqlite3.Connection, at_most: int) -> int:
+        return connection.execute(self._sweep, (_milliseconds(time.time()), at_most)).rowcount
+
     def _sweep_sometimes(self, connection: sqlite3.Connection) -> None:
         if time.monotonic() - self._swept < SWEEP_EVERY:
             return
-        swept = connection.execute(self._sweep, (_milliseconds(time.time()),)).rowcount
+        swept = self._remove_expired(connection, SWEEP_AT_MOST)
         if swept < SWEEP_AT_MOST:  # otherwise there may be more, for the next commit
             self._swept = time.monotonic()
 
@@ -326,7 +343,9 @@ class _Database:
             self._let_go_of_replaced_file()
         if self._connection is None:
             self._connection = self._open()
-            self._file, self._wal = _file_id(self._path), _file_id(self._log)
+            self._file = _file_id(self._path)
+            # On a file system that can't share memory, SQLite stays with a journal of another kind.
+            self._wal = _file_id(self._log) if self._log.exists() else None
         return self._connection
 
     def _let_go_of_replaced_file(self) -> None:

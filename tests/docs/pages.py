@@ -1,0 +1,29 @@
+"""The pages of the documentation, and the Python code on them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+HEADING_OR_CODE = re.compile(r"^## ([^\n]+)$|^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """One piece of Python code on a page, and the section it stands in."""
+
+    section: str
+    line: int
+    code: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    section = ""
+    for found in re.finditer(
+        r"^## ([^\n]+)$|^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE
+    ):
+        if found[1] is not None:
+            section = found[1]
+        else:
+            yield Block(section, text.count("\n", 0, found.start(2)), found[2])
