@@ -1,6 +1,6 @@
 """The envelope in which version and expiry are kept with the state.
 
-Its form is that of grammY's ``enhanceStorage``: ``{"__d": data, "v": version, "e": expiry}``, the
+Its form is that of grammY's ``enhanceStorage``: ``{"v": version, "__d": data, "e": expiry}``, the
 expiry in milliseconds since the epoch, ``v`` and ``e`` left out where there are none. What needs
 neither is stored bare.
 """
@@ -17,11 +17,11 @@ MARK: Final = "__d"
 _NAMES: Final = {MARK, "v", "e"}
 
 
-class Envelope(msgspec.Struct, Generic[T], omit_defaults=True):
+class Envelope(msgspec.Struct, Generic[T], omit_defaults=True, kw_only=True):
     """State with its version and the moment it expires, in milliseconds since the epoch."""
 
-    data: T = msgspec.field(name=MARK)
     version: int | float | None = msgspec.field(name="v", default=None)
+    data: T = msgspec.field(name=MARK)
     expires: int | float | None = msgspec.field(name="e", default=None)
 
 

@@ -123,14 +123,14 @@ class StateCodec:
 
     def _form(self, data: Any) -> tuple[BoundCodec, Any]:
         if self.newest is not None:
-            return self._enveloped, Envelope(data, self.newest)
+            return self._enveloped, Envelope(version=self.newest, data=data)
         if is_envelope(data):  # a user's own data of that form, which must not be taken for one
-            return self._enveloped, Envelope(data)
+            return self._enveloped, Envelope(data=data)
         return self._bare, data
 
     def _open_any(self, stored: bytes, key: str) -> Envelope[Any]:
         try:
-            return Envelope(self._bare_of_any.decode(stored, key))
+            return Envelope(data=self._bare_of_any.decode(stored, key))
         except EnvelopeFound:
             envelope: Envelope[Any] = self._enveloped_of_any.decode(stored, key)
             return envelope

@@ -6,7 +6,9 @@ import json
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypedDict
 
+import msgspec
 import pytest
 
 from gramkeep import (
@@ -31,6 +33,11 @@ class Cart:
 @dataclass
 class Counter:
     count: int = 0
+
+
+class Movie(TypedDict, total=False):
+    title: str
+    year: int
 
 
 class Oops(Exception):
@@ -977,3 +984,74 @@ async def test_what_another_writer_stored_after_an_expiry_is_not_overwritten(sto
             await storage.place("a", b'{"count":50}')
             session.data.count += 1
     assert await storage.value("a") == b'{"count":50}'
+
+
+# Every kind of change is noticed, also beside a set.
+
+
+@dataclass
+class Mixed:
+    tags: set[str] = field(default_factory=set)
+    counts: dict[str, int] = field(default_factory=dict)
+    items: list[int] = field(default_factory=list)
+    groups: list[set[int]] = field(default_factory=list)
+    by_name: dict[str, set[int]] = field(default_factory=dict)
+    note: str | None = None
+    size: float | None = None
+    movie: Movie = field(default_factory=Movie)
+
+
+CHANGES = {
+    "a set's member added": lambda m: m.tags.add("new"),
+    "a set's member removed": lambda m: m.tags.discard("a"),
+    "a set emptied": lambda m: m.tags.clear(),
+    "a dict's entry added": lambda m: m.counts.update(new=1),
+    "a dict's entry changed": lambda m: m.counts.update(a=2),
+    "a dict's entry removed": lambda m: m.counts.pop("a"),
+    "a dict emptied": lambda m: m.counts.clear(),
+    "a list's item added": lambda m: m.items.append(4),
+    "a list's item removed": lambda m: m.items.pop(),
+    "a list's items turned round": lambda m: m.items.reverse(),
+    "a list emptied": lambda m: m.items.clear(),
+    "a set in a list changed": lambda m: m.groups[0].add(9),
+    "a set in a list removed": lambda m: m.groups.pop(),
+    "sets in a list turned round": lambda m: m.groups.reverse(),
+    "a set in a dict changed": lambda m: m.by_name["x"].add(9),
+    "a set in a dict removed": lambda m: m.by_name.pop("x"),
+    "a text changed": lambda m: setattr(m, "note", "other"),
+    "a text dropped": lambda m: setattr(m, "note", None),
+    "a number changed": lambda m: setattr(m, "size", 2.5),
+    "a number dropped": lambda m: setattr(m, "size", None),
+    "an optional entry added": lambda m: m.movie.update(year=1979),
+    "an optional entry removed": lambda m: m.movie.pop("title"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("spacing", [(",", ":"), (", ", ": ")], ids=["ours", "another writer's"])
+async def test_every_change_is_stored(storage, change, spacing):
+    def make() -> Mixed:
+        return Mixed(
+            {"a", "b", "c"},
+            {"a": 1, "b": 2},
+            [1, 2, 3],
+            [{1, 2}, {3}],
+            {"x": {1}, "y": {2}},
+            "text",
+            1.5,
+            {"title": "Alien"},
+        )
+
+    sessions = Sessions(initial=make, storage=storage)
+    stored = json.dumps(json.loads(msgspec.json.encode(make())), separators=spacing).encode()
+    await storage.place("stored", stored)
+    for key in ("stored", "new"):
+        async with sessions.open(key) as session:
+            pass
+        assert storage.puts == []
+    for key in ("stored", "new"):
+        async with sessions.open(key) as session:
+            change(session.data)
+            expected = session.data
+        assert await sessions.get(key) == expected, key
+        assert expected != make()
