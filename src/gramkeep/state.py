@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from gramkeep.codec import BoundCodec, Codec, CodecError, EnvelopeFound
-from gramkeep.envelope import MARK, Envelope, is_envelope
+from gramkeep.envelope import (
+    MARK,
+    Envelope,
+    MigrationFailed,
+    Migrations,
+    NewerVersion,
+    Version,
+    Versions,
+    is_envelope,
+    is_expired,
+)
 
-Version: TypeAlias = int | float
-Migrations: TypeAlias = Mapping[Version, Callable[[Any], Any | Awaitable[Any]]]
-
-
-class NewerVersion(Exception):
-    """The stored state is of a version that no migration leads to."""
-
-    def __init__(self, version: Version, newest: Version | None) -> None:
-        super().__init__(version, newest)
-        self.version = version
-        self.newest = newest
+__all__ = ["Loaded", "Migrations", "NewerVersion", "StateCodec", "Version"]
 
 
 class Loaded(NamedTuple):
@@ -39,8 +36,8 @@ class StateCodec:
     """Encodes one type of state, in an envelope where there are versions to be told apart."""
 
     def __init__(self, codec: Codec, data_type: Any, migrations: Migrations | None) -> None:
-        self._migrations = sorted((migrations or {}).items(), key=lambda item: item[0])
-        self.newest: Version | None = self._migrations[-1][0] if self._migrations else None
+        self._versions = Versions(migrations)
+        self.newest = self._versions.newest
         self._bare = codec.bind(data_type)
         self._enveloped = codec.bind(Envelope[data_type])
         self._bare_of_any = codec.bind(Any)
@@ -94,32 +91,17 @@ class StateCodec:
         if problem is not None or envelope.version != self.newest:
             # Of another form: today's type would read it wrongly, or not at all.
             envelope = self._open_any(stored, key)
-        version = envelope.version
-        if envelope.expires is not None and envelope.expires <= time.time() * 1000:
+        if is_expired(envelope):
             return Loaded(None, is_expired=True)
-        if version is not None and (self.newest is None or version > self.newest):
-            raise NewerVersion(version, self.newest)
-        if version != self.newest:
-            return Loaded(await self._migrate(envelope.data, version, key), is_current=False)
+        if envelope.version != self.newest:
+            try:
+                data = await self._versions.migrate(envelope.data, envelope.version)
+            except MigrationFailed as error:
+                raise CodecError(error.reason) from error
+            return Loaded(self.decode(self.encode(data, key), key), is_current=False)
         if problem is not None:
             raise problem
         return Loaded(envelope.data)
-
-    async def _migrate(self, data: Any, version: Version | None, key: str) -> Any:
-        for target, migration in self._migrations:
-            if version is None or target > version:
-                try:
-                    data = migration(data)
-                    if inspect.isawaitable(data):
-                        data = await data
-                except Exception as error:
-                    name = getattr(migration, "__name__", repr(migration))
-                    reason = (
-                        f"migration {name} to version {target} raised "
-                        f"{type(error).__name__}: {error}"
-                    )
-                    raise CodecError(reason) from error
-        return self.decode(self.encode(data, key), key)
 
     def _form(self, data: Any) -> tuple[BoundCodec, Any]:
         if self.newest is not None:

@@ -538,14 +538,13 @@ async def test_is_new_says_whether_something_was_stored(sessions):
         assert not session.is_new
 
 
-async def test_a_session_that_was_just_saved_is_new_no_longer(sessions):
+async def test_is_new_tells_what_loading_found_also_after_a_save(sessions):
     async with sessions.open("a") as session:
         session.data.count = 1
         await session.save()
-        assert not session.is_new
-        session.data = None
-        await session.save()
         assert session.is_new
+        await session.reload()
+        assert not session.is_new
 
 
 # After the update.
@@ -1055,3 +1054,12 @@ async def test_every_change_is_stored(storage, change, spacing):
             expected = session.data
         assert await sessions.get(key) == expected, key
         assert expected != make()
+
+
+async def test_a_number_that_can_not_be_saved_is_refused_beside_a_set(storage):
+    sessions = Sessions(initial=Mixed, storage=storage)
+    await storage.place("a", b'{"size":1.5}')
+    with pytest.raises(SessionEncodeError) as caught:
+        async with sessions.open("a") as session:
+            session.data.size = float("nan")
+    assert caught.value.path == "$.size"

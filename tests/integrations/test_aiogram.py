@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +24,14 @@ from gramkeep import (
     Session,
     SessionClosed,
     SessionDecodeError,
+    SessionOptions,
     Sessions,
     per_topic,
     per_user,
     per_user_in_chat,
 )
 from gramkeep.integrations.aiogram import lazy_session, session
+from gramkeep.multi import MultiHandle, MultiSession
 from gramkeep.storage import ANY, Put
 
 
@@ -680,6 +683,85 @@ async def test_an_update_type_newer_than_aiogram_is_skipped_as_ever(
             await telegram.deliver({"telepathy": {"thought": "x"}})
             await ada.write("x")
             assert (await ada.next_answer()).text == "1"
+
+
+async def test_the_parts_of_a_multi_session_come_with_one_read_and_go_with_one_write(
+    telegram, polling, dispatcher, storage
+):
+    session(
+        type="multi",
+        user=SessionOptions(initial=Counter, get_session_key=per_user, storage=storage),
+        chat=SessionOptions(initial=Counter, storage=storage),
+    ).setup(dispatcher)
+
+    @dispatcher.message(Command("forget"))
+    async def forget(message: Message, session_handle: MultiHandle) -> None:
+        await session_handle.user.clear()
+        await message.answer("forgotten")
+
+    @dispatcher.message()
+    async def count(message: Message, session: MultiSession) -> SendMessage:
+        session.user.count += 1
+        await asyncio.sleep(0.001)
+        session.chat.count += 1
+        return message.answer(f"{session.user.count} {session.chat.count}")
+
+    ada, bob = telegram.user("Ada"), telegram.user("Bob")
+    group = telegram.group("Friends", members=[ada, bob])
+    async with polling(dispatcher):
+        with telegram.hold():
+            for _ in range(10):
+                await ada.write("x", chat=group)
+                await bob.write("x", chat=group)
+        answers = await telegram.answers(20)
+        assert len(storage.reads) == 40
+        await ada.write("/forget", chat=group)
+        await telegram.answers(1)
+    assert sorted(int(answer.text.split()[1]) for answer in answers) == list(range(1, 21))
+    assert (await stored(storage, f"chat:{group.id}"))["count"] == 20
+    assert (await stored(storage, f"user:{bob.id}"))["count"] == 10
+    assert await stored(storage, f"user:{ada.id}") is None
+
+
+@pytest.mark.parametrize("new_chat_first", [False, True])
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_group_that_becomes_a_supergroup_keeps_its_sessions(
+    telegram, polling, dispatcher, storage, new_chat_first, at_once
+):
+    session(initial=Counter, storage=storage).setup(dispatcher)
+    session(
+        initial=Counter,
+        storage=storage,
+        key="member",
+        prefix="member:",
+        get_session_key=per_user_in_chat,
+    ).setup(dispatcher)
+
+    @dispatcher.message(F.text)
+    async def count(message: Message, session: Counter, member: Counter) -> SendMessage:
+        session.count += 1
+        member.count += 1
+        return message.answer(f"{session.count} {member.count}")
+
+    ada, bob = telegram.user("Ada"), telegram.user("Bob")
+    group = telegram.group("Friends", members=[ada, bob])
+    async with polling(dispatcher):
+        await ada.write("x", chat=group)
+        await bob.write("x", chat=group)
+        await telegram.answers(2)
+        with telegram.hold() if at_once else nullcontext():
+            supergroup = await group.upgrade(by=ada, new_chat_first=new_chat_first)
+        while await stored(storage, f"member:{supergroup.id}:{bob.id}") is None:
+            await asyncio.sleep(0.01)
+        await ada.write("x", chat=supergroup)
+        await bob.write("x", chat=supergroup)
+        answers = await telegram.answers(2)
+    assert {answer.text for answer in answers} == {"3 2", "4 2"}
+    assert {key async for key in storage.scan()} == {
+        str(supergroup.id),
+        f"member:{supergroup.id}:{ada.id}",
+        f"member:{supergroup.id}:{bob.id}",
+    }
 
 
 async def test_the_same_update_delivered_twice_is_handled_in_turn(
