@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports format lock clean
+.PHONY: help demo test docs lint types imports format lock clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ demo: $(READY) ## Play with a real bot on a local Bot API server
 
 test: $(READY) ## Run all tests
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+docs: $(READY) ## Build the documentation
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mkdocs build --strict
 
 lint: $(READY) ## Check style
 	@$(BIN)/ruff check .

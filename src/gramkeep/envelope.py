@@ -7,7 +7,6 @@ neither is stored bare.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 import time
@@ -15,6 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
+
+from gramkeep.errors import ConfigurationError
 
 T = TypeVar("T")
 
@@ -92,6 +93,22 @@ class MigrationFailed(Exception):
         self.reason = reason
 
 
+def check_migrations(migrations: Any) -> None:
+    """Raise `ConfigurationError` unless it maps versions to functions, or is ``None``."""
+    if migrations is None:
+        return
+    if not isinstance(migrations, Mapping):
+        text = f"migrations={migrations!r} must map versions to functions: {{1: to_1, 2: to_2}}"
+        raise ConfigurationError(text)
+    for version, migration in migrations.items():
+        if type(version) not in (int, float) or not math.isfinite(version):
+            text = f"migrations: version {version!r} must be a number"
+            raise ConfigurationError(text)
+        if not callable(migration):
+            text = f"migrations: {migration!r}, of version {version}, can't be called"
+            raise ConfigurationError(text)
+
+
 class Versions:
     """The versions that data can have, and the way from each to the newest.
 
@@ -105,13 +122,12 @@ class Versions:
     async def migrate(self, data: Any, version: Version | None) -> Any:
         """Run every migration above ``version`` once, in numeric order; all, if it is ``None``.
 
-        ``data`` itself is left as it is. Raises `NewerVersion`, `MigrationFailed`.
+        A migration may change the data it is given. Raises `NewerVersion`, `MigrationFailed`.
         """
         if version is not None and (self.newest is None or version > self.newest):
             raise NewerVersion(version, self.newest)
         if version == self.newest:
             return data
-        data = copy.deepcopy(data)  # it may be what is stored, and migrations may change it
         for target, migration in self._migrations:
             if version is None or target > version:
                 try:

@@ -88,6 +88,11 @@ class Session(Generic[T]):
         return f"<Session {self._key!r} in {self._keeper.storage_name}, {state}>"
 
     @property
+    def is_open(self) -> bool:
+        """Whether the session can be used: its update has one, and isn't over."""
+        return self._refusal is None
+
+    @property
     def key(self) -> str:
         """The session's key, as ``get_session_key`` gave it."""
         if self._refusal is not None:

@@ -17,8 +17,9 @@ from gramkeep.kind import Kind
 from gramkeep.lifetime import Lifetime, positive_seconds
 from gramkeep.options import CommonOptions, SessionOptions
 from gramkeep.origin import Origin, require_key, session_key
-from gramkeep.storage import Storage
+from gramkeep.storage import Storage, StorageAdapter
 from gramkeep.storage_url import storage_from_url
+from gramkeep.storages.adapter import storage_over
 from gramkeep.stored import StoredSessions
 
 T = TypeVar("T")
@@ -179,32 +180,44 @@ class Sessions(StoredSessions[T]):
         async with self.open(key, lazy=True) as session:
             session.data = None
 
-    async def aclose(self, drain_timeout: Lifetime = 30.0) -> None:
-        """Wait for the sessions that are held, then close the storage if it was made here.
+    async def drain(self, timeout: Lifetime = 30.0) -> None:
+        """Wait until no session is held, ``timeout`` (a timedelta or seconds) at most.
 
-        Sessions still held after ``drain_timeout`` (a timedelta or seconds) are named in the log;
-        saving them will raise `StorageUnavailable`. Idempotent.
+        Those that are still held after it are named in the log.
         """
-        timeout = positive_seconds("drain_timeout", drain_timeout)
-        if self.kind.is_closed:
-            return
+        seconds = positive_seconds("timeout", timeout)
         await asyncio.sleep(0)  # let updates that were just dispatched come in
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 while self._open:
                     if self._drained is None:
                         self._drained = asyncio.Event()
                     await self._drained.wait()
         except TimeoutError:
             log.warning(
-                "closing %r although sessions are still held after %g s: %s",
+                "%r: sessions are still held after %g s: %s",
                 self,
-                timeout,
+                seconds,
                 ", ".join(sorted(repr(session._stored_key) for session in self._open)),
             )
+
+    async def aclose(self, drain_timeout: Lifetime = 30.0) -> None:
+        """Wait for the sessions that are held, then close the storage if it was made here.
+
+        Saving what is still held after ``drain_timeout`` (a timedelta or seconds) will raise
+        `StorageUnavailable`. Idempotent.
+        """
+        if self.kind.is_closed:
+            return
+        await self.drain(drain_timeout)
         self.kind.is_closed = True
         if self._owns_storage:
             await self.storage.aclose()
+
+    def reopen(self) -> None:
+        """Begin anew after `aclose`, as a bot that is started again in one process does."""
+        if self.kind.is_closed:
+            self._begin(self.options)
 
     def reserve(self, session: Session[T]) -> None:
         """Take this session's place in its key's queue now, to wait for the turn when loading.
@@ -271,7 +284,7 @@ class _Opened(Session[T]):
             self._sessions.leave(self)
 
 
-def storage_of(option: Storage | str | None) -> tuple[Storage, bool]:
+def storage_of(option: Storage | StorageAdapter[Any] | str | None) -> tuple[Storage, bool]:
     """Give the storage that the option names, and whether it was made here."""
     if isinstance(option, Storage):
         return option, False
@@ -283,8 +296,4 @@ def storage_of(option: Storage | str | None) -> tuple[Storage, bool]:
             "storage='sqlite:///bot.db' to keep them, or 'memory://' to say that you mean it"
         )
         return storage_from_url("memory://"), True
-    text = (
-        f"storage={option!r} is neither a Storage nor a URL; pass a URL such as "
-        "'sqlite:///bot.db', or an object of a class in gramkeep.storages"
-    )
-    raise ConfigurationError(text)
+    return storage_over(option), False

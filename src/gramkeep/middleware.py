@@ -12,8 +12,9 @@ from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 from gramkeep.errors import ConfigurationError
 from gramkeep.handle import Session
 from gramkeep.manager import Sessions
-from gramkeep.multi import MultiSession, MultiSessions
+from gramkeep.multi import MultiHandle, MultiSession, MultiSessions
 from gramkeep.options import CommonOptions, SessionOptions
+from gramkeep.origin import origin_of
 
 T = TypeVar("T")
 
@@ -117,11 +118,26 @@ class SessionPlugin(Generic[T]):
         if type not in ("single", "multi"):
             text = f"type={type!r} must be 'single' or 'multi'"
             raise ConfigurationError(text)
+        self._made_sessions = sessions is None
         if sessions is None:
             sessions = MultiSessions(**options) if type == "multi" else Sessions(**options)
         # One of both, with the same ways to hold a session; which, the options have told.
         self.sessions: Sessions[T] = sessions  # type: ignore[assignment]
         self.lazy = self.lazy or sessions.options.lazy
+
+    async def start_up(self) -> None:
+        """Open what an earlier `shut_down` closed; for integrations, when the bot starts."""
+        self.sessions.reopen()
+
+    async def shut_down(self) -> None:
+        """Wait for handlers that hold a session, then close; for integrations.
+
+        A ready `Sessions` stays open: whoever made it closes it.
+        """
+        if self._made_sessions:
+            await self.sessions.aclose()
+        else:
+            await self.sessions.drain()
 
 
 class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in grammY
@@ -132,7 +148,7 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
 
     async def __call__(self, ctx: Any, next: NextFunction) -> Any:  # noqa: A002 - its usual name
         """Run the rest of the middleware with the session, and save it unless that raises."""
-        async with await self.sessions.open_for(ctx, lazy=self.lazy) as handle:
+        async with await self.sessions.open_for(origin_of(ctx), lazy=self.lazy) as handle:
             attribute = _Attribute(ctx, handle, self.sessions, lazy=self.lazy)
             result = await next()  # nothing is caught: a handler that fails changes nothing
             attribute.pull()
@@ -151,6 +167,7 @@ class _Attribute(Generic[T]):
     def __init__(self, ctx: Any, handle: Session[T], sessions: Sessions[T], *, lazy: bool) -> None:
         self._ctx, self._handle, self._sessions, self._lazy = ctx, handle, sessions, lazy
         self._name = sessions.options.key
+        self._check()
         try:
             setattr(ctx, sessions.options.handle_key, handle)
             flavored = isinstance(ctx, SessionFlavor | LazySessionFlavor)
@@ -165,6 +182,19 @@ class _Attribute(Generic[T]):
             raise ConfigurationError(text) from error
         if self._is_plain and handle._refusal is None:
             handle._mirror = self
+
+    def _check(self) -> None:
+        """Refuse what could only be a mistake in how the middleware was put together."""
+        ctx, of_ctx = self._ctx, type(self._ctx).__qualname__
+        if isinstance(ctx, SessionFlavor if self._lazy else LazySessionFlavor):
+            flavor = "LazySessionFlavor" if self._lazy else "SessionFlavor"
+            made_by = "lazy_session" if self._lazy else "session"
+            text = f"{of_ctx} has the wrong flavor for {made_by}(...): it needs {flavor}"
+            raise ConfigurationError(text)
+        other = getattr(ctx, self._sessions.options.handle_key, None)
+        if isinstance(other, Session | MultiHandle) and other.is_open:
+            text = f"this ctx has a session named {self._name!r} already: give one another key="
+            raise ConfigurationError(text)
 
     def push(self) -> None:
         """Let the attribute show what the handle holds."""

@@ -22,7 +22,7 @@ from gramkeep.options import SessionOptions
 from gramkeep.origin import Origin
 from gramkeep.storage import Storage
 
-RESERVED: Final = {"clear", "data", "parts", "reload", "save"}
+RESERVED: Final = {"clear", "data", "is_open", "parts", "reload", "save"}
 
 
 class MultiSession:
@@ -80,6 +80,11 @@ class MultiHandle:
 
     def __await__(self) -> Generator[Any, None, MultiSession]:
         return self._load().__await__()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any part can be used; see `Session.is_open`."""
+        return any(session.is_open for session in self.parts.values())
 
     @property
     def data(self) -> MultiSession:
@@ -162,9 +167,16 @@ class MultiSessions:
         self, *, key: str = "session", lazy: bool = False, **parts: SessionOptions[Any]
     ) -> None:
         self.options: SessionOptions[Any] = SessionOptions(key=key, lazy=lazy)
+        self._options_of_parts = _checked(parts)
+        self._begin()
+
+    def _begin(self) -> None:
         self._owned: dict[str | None, Storage] = {}
         self.parts: Mapping[str, Sessions[Any]] = MappingProxyType(
-            {name: self._make_part(name, options) for name, options in _checked(parts).items()}
+            {
+                name: self._make_part(name, options)
+                for name, options in self._options_of_parts.items()
+            }
         )
         places = defaultdict(list)
         for name, sessions in self.parts.items():
@@ -211,11 +223,20 @@ class MultiSessions:
         ]
         return sum(moved)
 
+    async def drain(self, timeout: Lifetime = 30.0) -> None:
+        """Wait until no part is held; see `Sessions.drain`."""
+        await asyncio.gather(*(part.drain(timeout) for part in self.parts.values()))
+
     async def aclose(self, drain_timeout: Lifetime = 30.0) -> None:
         """Close all parts, then the storages that were made here; see `Sessions.aclose`."""
         await asyncio.gather(*(part.aclose(drain_timeout) for part in self.parts.values()))
         for storage in self._owned.values():
             await storage.aclose()
+
+    def reopen(self) -> None:
+        """Begin anew after `aclose`; see `Sessions.reopen`."""
+        if any(part.kind.is_closed for part in self.parts.values()):
+            self._begin()
 
     def _make_part(self, name: str, options: SessionOptions[Any]) -> Sessions[Any]:
         storage = options.storage

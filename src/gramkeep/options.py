@@ -56,8 +56,9 @@ class SessionOptions(Generic[T]):
     - ``lazy``: load when the session is awaited, not before.
     - ``ttl``: lifetime, a timedelta or seconds, from the last ``refresh_ttl``: ``"write"`` or
       ``"access"``.
-    - ``migrations``: ``{version: old -> new}``, any numbers, run once each in their order on plain
-      decoded data; what is stored without a version is older than all. May be async.
+    - ``migrations``: ``{version: old -> new}``, any numbers; those above the stored version run in
+      their order, on plain decoded data, whenever it is loaded, until the session is saved in its
+      new form. What is stored without a version is older than all. May be async.
     - ``merge``: old and new data -> data, where a session moves to a key that has one already, as
       when a group becomes a supergroup in which the bot was used. By default both are kept.
     - ``codec`` writes sessions down.

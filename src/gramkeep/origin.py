@@ -121,12 +121,15 @@ async def session_key(function: SessionKeyFunction, origin: Any) -> str:
     if not key:
         reason = f"get_session_key {_name(function)} returned an empty key"
         raise NoSessionKey(reason)
-    if "None" in key and _BLANK in str(await _call(function, _Blanked(origin))):
-        reason = (
-            f"get_session_key {_name(function)} returned {key!r}, and the update has no "
-            f"{' and no '.join(_missing(origin))}"
-        )
-        raise NoSessionKey(reason)
+    if "None" in key:
+        again = str(await _call(function, _Blanked(origin)))
+        missing = [name for name in _IDS if _blank(name) in again]
+        if missing:
+            reason = (
+                f"get_session_key {_name(function)} returned {key!r}, and the update has no "
+                f"{' and no '.join(missing)}"
+            )
+            raise NoSessionKey(reason)
     return require_key(key)
 
 
@@ -135,7 +138,11 @@ async def _call(function: SessionKeyFunction, origin: Any) -> Any:
     return await key if inspect.isawaitable(key) else key
 
 
-_BLANK = "\0missing\0"
+_IDS = ("bot_id", "chat_id", "user_id", "sender_id", "thread_id", "business_connection_id")
+
+
+def _blank(name: str) -> str:
+    return f"\0no {name}\0"
 
 
 class _Blanked:
@@ -146,26 +153,32 @@ class _Blanked:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._origin, name)
-        return _BLANK if value is None and name in _IDS else value
+        return _blank(name) if value is None and name in _IDS else value
 
 
-_IDS = ("bot_id", "chat_id", "user_id", "sender_id", "thread_id", "business_connection_id")
+def origin_of(ctx: Any) -> Any:
+    """Let a ctx of a ``(ctx, next)`` middleware stand in for an `Origin`.
+
+    It does so itself, but for the user who acts, whom some frameworks call the sender.
+    """
+    return ctx if hasattr(ctx, "user_id") or not hasattr(ctx, "sender_id") else _SentBy(ctx)
+
+
+class _SentBy:
+    def __init__(self, ctx: Any) -> None:
+        self._ctx = ctx
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, "sender_id" if name == "user_id" else name)
 
 
 def _why_none(function: SessionKeyFunction, origin: Any) -> str:
     event = getattr(origin, "event", None)
     what = type(origin if event is None else event).__name__
-    missing = [name for name in _missing(origin) if name in ("chat_id", "user_id")]
+    values = {"chat_id": getattr(origin, "chat_id", None), "user_id": _user_id(origin)}
+    missing = [name for name, value in values.items() if value is None]
     lacks = f", as a {what} without {' and '.join(missing)}" if missing else f" for this {what}"
     return f"get_session_key {_name(function)} returned None{lacks}"
-
-
-def _missing(origin: Any) -> list[str]:
-    return [
-        name
-        for name in ("bot_id", "chat_id", "user_id", "thread_id", "business_connection_id")
-        if (_user_id(origin) if name == "user_id" else getattr(origin, name, None)) is None
-    ]
 
 
 def _name(function: SessionKeyFunction) -> str:

@@ -3,16 +3,25 @@
 A storage knows nothing of types, versions or bots. It keeps a value per key, says by an opaque
 token which value it was, and refuses a write whose basis has changed. `gramkeep.testing` holds
 the conformance suite that defines this contract by tests.
+
+`StorageAdapter` is the smaller contract of grammY's storages: plain values under keys. A user's
+own adapter serves as a storage, and every `Storage` offers the adapter's methods as well.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from enum import Enum
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
+
+from gramkeep.errors import SessionDecodeError, SessionEncodeError
+
+T = TypeVar("T")
+
+PAGE: Final = 100  # values that are in memory at a time while all of them are read
 
 Token: TypeAlias = object
 """What a storage says of a value's identity. Only the storage that gave it can compare it."""
@@ -126,3 +135,112 @@ class Storage(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Give up what this storage opened itself, and nothing the user passed in. Idempotent."""
+
+    # The adapter's methods, over JSON values: dicts, lists, strings, numbers, booleans, None.
+
+    async def read(self, key: str) -> Any:
+        """Read the JSON value stored under ``key``, ``None`` if there is none.
+
+        It is given as it is stored: with the envelope, where versions or expiries are kept in
+        one. Raises `SessionDecodeError` for bytes that aren't JSON, `StorageUnavailable`.
+        """
+        (record,) = await self.get([key])
+        return None if record is None else self._json_of(key, record)
+
+    async def write(self, key: str, value: Any) -> None:
+        """Store a JSON value, whatever was there; without a lifetime, unless storages add one.
+
+        Raises `SessionEncodeError` for a value that JSON can't hold, or would bring back as
+        another (a tuple as a list), `StorageUnavailable`.
+        """
+        try:
+            encoded = msgspec.json.encode(value)
+            is_kept = msgspec.json.decode(encoded) == value
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            reason = f"it has no JSON form ({str(error) or type(error).__name__})"
+            raise SessionEncodeError(key=key, storage=self.name, path="$", reason=reason) from error
+        if not is_kept:
+            reason = "JSON would bring it back as something else"
+            raise SessionEncodeError(key=key, storage=self.name, path="$", reason=reason)
+        await self.put([Put(key, encoded, ANY)])
+
+    async def delete(self, key: str) -> None:
+        """Remove what is stored under ``key``; if there is nothing, that is no error.
+
+        Raises `StorageUnavailable`.
+        """
+        await self.put([Put(key, DELETE, ANY)])
+
+    async def has(self, key: str) -> bool:
+        """Whether anything is stored under ``key``. Raises `StorageUnavailable`."""
+        (record,) = await self.get([key])
+        return record is not None
+
+    async def read_all_keys(self) -> AsyncIterator[str]:
+        """Iterate over all keys, as `scan` does."""
+        async for key in self.scan():
+            yield key
+
+    async def read_all_values(self) -> AsyncIterator[Any]:
+        """Iterate over all JSON values, some at a time, so that memory stays flat.
+
+        Raises `SessionDecodeError` at the first one that isn't JSON, `StorageUnavailable`.
+        """
+        async for key, record in self._all_records():
+            yield self._json_of(key, record)
+
+    async def read_all_entries(self) -> AsyncIterator[tuple[str, Any]]:
+        """Iterate over all keys with their JSON values; see `read_all_values`."""
+        async for key, record in self._all_records():
+            yield key, self._json_of(key, record)
+
+    async def _all_records(self) -> AsyncIterator[tuple[str, Record]]:
+        async for keys in paged(self.scan()):
+            for key, record in zip(keys, await self.get(keys), strict=True):
+                if record is not None:
+                    yield key, record
+
+    def _json_of(self, key: str, record: Record) -> Any:
+        try:
+            return msgspec.json.decode(record.value)
+        except (ValueError, RecursionError) as error:
+            reason = f"it is not JSON ({error})"
+            raise SessionDecodeError(key=key, storage=self.name, path="$", reason=reason) from error
+
+
+class StorageAdapter(Protocol[T]):
+    """Where values of type ``T`` are kept: three methods, those of grammY's ``StorageAdapter``.
+
+    Each method may be sync or async. An object with these three serves as ``storage=``, and is
+    given plain JSON values: dicts, lists, strings, numbers, booleans, never ``None`` alone. What
+    it was given it must give back as it was, dicts in their order.
+
+    Four more are optional. ``has(key)`` says whether there is a value. ``read_all_keys()``,
+    ``read_all_values()`` and ``read_all_entries()``, of pairs of key and value, give all there
+    are, as an iterable, an awaitable of one, or an async iterator; one of keys or entries is
+    needed for listing.
+    """
+
+    def read(self, key: str, /) -> T | Awaitable[T | None] | None:
+        """Give the value stored under ``key``, ``None`` if there is none."""
+        ...
+
+    def write(self, key: str, value: T, /) -> object:
+        """Store a value under ``key`` in place of the one that is there. May be awaitable."""
+        ...
+
+    def delete(self, key: str, /) -> object:
+        """Remove what is stored under ``key``. May be awaitable."""
+        ...
+
+
+async def paged(items: AsyncIterator[T]) -> AsyncIterator[list[T]]:
+    """Group what is iterated over into lists of up to `PAGE` items."""
+    page: list[T] = []
+    async for item in items:
+        page.append(item)
+        if len(page) == PAGE:
+            yield page
+            page = []
+    if page:
+        yield page

@@ -20,6 +20,7 @@ class Backend(NamedTuple):
 BACKENDS = {
     "memory": Backend("gramkeep.storages.memory", "MemorySessionStorage"),
     "sqlite": Backend("gramkeep.storages.sqlite", "SQLiteStorage"),
+    "file": Backend("gramkeep.storages.file", "FileStorage"),
 }
 
 

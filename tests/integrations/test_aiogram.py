@@ -147,12 +147,17 @@ async def test_another_chat_does_not_wait(telegram, polling, dispatcher, storage
         assert (await ada.next_answer()).text == "1"
 
 
-async def test_a_counter_persists_over_a_restart(telegram, bot, sqlite_url):
+@pytest.mark.parametrize("is_new_dispatcher", [True, False])
+async def test_a_counter_persists_over_a_restart(telegram, bot, sqlite_url, is_new_dispatcher):
     ada = telegram.user("Ada")
+    dispatcher = Dispatcher()
+    session(initial=Counter, storage=sqlite_url).setup(dispatcher)
+    count_slowly(dispatcher)
     for start in (0, 3):
-        dispatcher = Dispatcher()
-        session(initial=Counter, storage=sqlite_url).setup(dispatcher)
-        count_slowly(dispatcher)
+        if is_new_dispatcher:
+            dispatcher = Dispatcher()
+            session(initial=Counter, storage=sqlite_url).setup(dispatcher)
+            count_slowly(dispatcher)
         task = asyncio.create_task(
             dispatcher.start_polling(bot, polling_timeout=1, handle_signals=False)
         )
@@ -204,6 +209,45 @@ async def test_an_error_handler_that_swallows_the_error_saves_nothing_of_the_fai
         await ada.write("x")
         await ada.next_answer()
     assert await stored(storage, str(ada.id)) == {"count": 0, "seen": ["ValueError at 0"]}
+
+
+async def test_error_handlers_with_several_sessions_wait_for_nobody_in_a_circle(
+    telegram, polling, dispatcher, storage
+):
+    session(initial=Counter, storage=storage, prefix="a:", lock_timeout=3).setup(dispatcher)
+    session(
+        initial=Counter,
+        storage=storage,
+        key="user",
+        get_session_key=per_user,
+        prefix="b:",
+        lock_timeout=3,
+    ).setup(dispatcher)
+
+    @dispatcher.message()
+    async def count(message: Message, session: Counter, user: Counter) -> SendMessage:
+        await asyncio.sleep(0.001)
+        session.count += 1
+        user.count += 1
+        if int(message.text) % 2:
+            raise ValueError("on purpose")
+        return message.answer("ok")
+
+    @dispatcher.errors()
+    async def note(event: ErrorEvent, session: Counter, user: Counter) -> SendMessage:
+        await asyncio.sleep(0.001)
+        session.seen.append(type(event.exception).__name__)
+        user.seen.append(type(event.exception).__name__)
+        return event.update.message.answer("noted")
+
+    ada = telegram.user("Ada")
+    async with polling(dispatcher):
+        for number in range(40):
+            await ada.write(str(number))
+            await asyncio.sleep(0.002)
+        await ada.answers(40)
+    for key in (f"a:{ada.id}", f"b:{ada.id}"):
+        assert await stored(storage, key) == {"count": 20, "seen": ["ValueError"] * 20}
 
 
 async def test_a_cancelled_handler_changes_nothing_and_frees_the_key(
@@ -618,6 +662,8 @@ async def test_a_ready_manager_serves_handlers_and_jobs_alike(
         await ada.answers(20)
         await working
     assert (await stored(storage, str(ada.id)))["count"] == 40
+    assert await sessions.get(str(ada.id))  # whoever made it closes it
+    await sessions.aclose()
 
 
 async def test_a_bot_behind_a_webhook_counts_right(telegram, bot, dispatcher, storage):
@@ -737,8 +783,10 @@ async def test_a_group_that_becomes_a_supergroup_keeps_its_sessions(
         get_session_key=per_user_in_chat,
     ).setup(dispatcher)
 
-    @dispatcher.message(F.text)
-    async def count(message: Message, session: Counter, member: Counter) -> SendMessage:
+    @dispatcher.message()
+    async def count(message: Message, session: Counter, member: Counter) -> SendMessage | None:
+        if message.text is None:  # the service messages come here, too
+            return None
         session.count += 1
         member.count += 1
         return message.answer(f"{session.count} {member.count}")

@@ -8,8 +8,9 @@ handle itself: ``counter = await session``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
@@ -39,15 +40,17 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
     def setup(self, dispatcher: Dispatcher) -> None:
         """Install these sessions; before any middleware of yours that uses them.
 
-        When the dispatcher shuts down they wait for the handlers that hold one, and close. Two
-        kinds side by side need different ``key`` options; `ConfigurationError` says so.
+        When the dispatcher shuts down they wait for the handlers that hold one, and close; a ready
+        `Sessions` is left open. Two kinds side by side need different ``key`` options;
+        `ConfigurationError` says so.
         """
         hook = _hooks.get(dispatcher)
         if hook is None:
             hook = _hooks[dispatcher] = _Hook()
             hook.install(dispatcher)
         hook.add(self)
-        dispatcher.shutdown.register(self.sessions.aclose)
+        dispatcher.startup.register(self.start_up)
+        dispatcher.shutdown.register(self.shut_down)
 
 
 class lazy_session(session[T]):  # noqa: N801
@@ -112,15 +115,9 @@ class _Hook:
     ) -> Any:
         assert isinstance(update, Update)  # noqa: S101 - the observer of updates has no others
         self._watch_filters(dispatcher, update)
-        origin = origin_of(update, data)
-        await self._follow_upgrade(origin)
-        opened = [await plugin.sessions.open_for(origin, lazy=True) for plugin in self._plugins]
+        origin = await self._follow_upgrade(origin_of(update, data))
         async with AsyncExitStack() as stack:
-            for plugin, sessions in zip(self._plugins, opened, strict=True):
-                handle = await stack.enter_async_context(sessions)
-                data[plugin.sessions.options.handle_key] = handle
-                if not plugin.lazy:
-                    plugin.sessions.reserve(handle)
+            await _enter(self._plugins, origin, stack, data)
             try:
                 return await handler(update, data)
             except (SkipHandler, CancelHandler) as passing:
@@ -128,17 +125,23 @@ class _Hook:
                 passed = passing
         raise passed
 
-    async def _follow_upgrade(self, origin: Origin) -> None:
-        """Move a group's sessions, if this is a message that it became a supergroup."""
+    async def _follow_upgrade(self, origin: Origin) -> Origin:
+        """Move a group's sessions, if this is a message that it became a supergroup.
+
+        Both such messages then belong to the new chat: a session under the old one's key would
+        never be found again.
+        """
         message = origin.event
         if not isinstance(message, Message):
-            return
+            return origin
         old, new = message.migrate_from_chat_id, message.chat.id
         if message.migrate_to_chat_id is not None:
             old, new = message.chat.id, message.migrate_to_chat_id
-        if old is not None:
-            for plugin in self._plugins:
-                await plugin.sessions.move_chat(origin, old, new)
+        if old is None:
+            return origin
+        for plugin in self._plugins:
+            await plugin.sessions.move_chat(origin, old, new)
+        return replace(origin, chat_id=new)
 
     async def _before_handler(
         self, handler: Handler, event: TelegramObject, data: dict[str, Any]
@@ -161,10 +164,9 @@ class _Hook:
             return await handler(event, data)
         origin = origin_of(event.update, data)
         async with AsyncExitStack() as stack:
+            await _enter(asking, origin, stack, data)
             for plugin in asking:
-                opened = await plugin.sessions.open_for(origin, lazy=True)
-                handle = await stack.enter_async_context(opened)
-                await _hand_over(plugin, handle, data)
+                await _hand_over(plugin, data[plugin.sessions.options.handle_key], data)
             return await handler(event, data)
 
     def _watch_filters(self, dispatcher: Dispatcher, update: Update) -> None:
@@ -211,6 +213,18 @@ async def _call_filter(
 ) -> Any:
     await _hand_over(plugin, data[plugin.sessions.options.handle_key], data)
     return await call(*args, **data)
+
+
+async def _enter(
+    plugins: Sequence[session[Any]], origin: Origin, stack: AsyncExitStack, data: dict[str, Any]
+) -> None:
+    """Queue for all sessions of an update in one step, and put their handles into its data."""
+    opened = [await plugin.sessions.open_for(origin, lazy=True) for plugin in plugins]
+    for plugin, sessions in zip(plugins, opened, strict=True):
+        handle = await stack.enter_async_context(sessions)
+        data[plugin.sessions.options.handle_key] = handle
+        if not plugin.lazy:
+            plugin.sessions.reserve(handle)
 
 
 async def _hand_over(plugin: session[Any], handle: Session[Any], data: dict[str, Any]) -> None:

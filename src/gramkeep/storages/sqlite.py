@@ -377,7 +377,8 @@ class _Database:
                 # Switching to WAL needs the file for itself, and doesn't wait for it.
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-                self._create(connection)
+                if self._file is None:  # a table that was dropped since isn't made up again
+                    self._create(connection)
             except sqlite3.OperationalError as error:
                 connection.close()
                 if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 class TelegramServer:
     """A Bot API server on this machine, for one bot, with the people who talk to it.
 
-    ::
-
-        async with TelegramServer() as telegram:
-            bot = Bot(telegram.token, ...)  # told to use telegram.url instead of api.telegram.org
-            alice = telegram.user("Alice")
-            await alice.write("/start")
-            assert (await alice.next_answer()).text == "Hello, Alice!"
+    ```python
+    async with TelegramServer() as telegram:
+        bot = Bot(telegram.token, ...)  # told to use telegram.url instead of api.telegram.org
+        alice = telegram.user("Alice")
+        await alice.write("/start")
+        assert (await alice.next_answer()).text == "Hello, Alice!"
+    ```
 
     It answers over HTTP as https://core.telegram.org/bots/api describes. `calls` records every call
     of the bot, `faults` makes calls fail. With `webhook_in_order` a webhook gets the next update of
