@@ -1,6 +1,15 @@
 """Typed, persistent sessions for Telegram bots that lose no update."""
 
-from gramkeep.codec import BoundCodec, Codec, CodecError, JSONCodec
+from gramkeep.codec import (
+    BoundCodec,
+    Codec,
+    CodecError,
+    CompressedCodec,
+    EncryptedCodec,
+    JSONCodec,
+    MessagePackCodec,
+)
+from gramkeep.enhance import enhance_storage
 from gramkeep.errors import (
     ConfigurationError,
     GramkeepError,
@@ -20,18 +29,21 @@ from gramkeep.manager import Sessions
 from gramkeep.middleware import LazySessionFlavor, SessionFlavor, lazy_session, session
 from gramkeep.options import SessionOptions
 from gramkeep.origin import Origin, per_chat, per_topic, per_user, per_user_in_chat
-from gramkeep.storage import Storage
+from gramkeep.storage import Storage, StorageAdapter
 from gramkeep.storages.memory import MemorySessionStorage
 
 __all__ = [
     "BoundCodec",
     "Codec",
     "CodecError",
+    "CompressedCodec",
     "ConfigurationError",
+    "EncryptedCodec",
     "GramkeepError",
     "JSONCodec",
     "LazySessionFlavor",
     "MemorySessionStorage",
+    "MessagePackCodec",
     "NewerSessionVersion",
     "NoSessionKey",
     "Origin",
@@ -47,7 +59,9 @@ __all__ = [
     "SessionTooLarge",
     "Sessions",
     "Storage",
+    "StorageAdapter",
     "StorageUnavailable",
+    "enhance_storage",
     "lazy_session",
     "per_chat",
     "per_topic",

@@ -18,7 +18,7 @@ import pytest
 
 from gramkeep import ConfigurationError, Sessions, StorageUnavailable
 from gramkeep.storage import ABSENT, ANY, DELETE, Put
-from gramkeep.storages import sqlite
+from gramkeep.storages import sqlite_database
 from gramkeep.storages.sqlite import SQLiteStorage
 
 
@@ -669,7 +669,7 @@ def test_wrong_options_are_refused(options):
 
 
 async def test_expired_rows_are_swept_away(storage, path, monkeypatch):
-    monkeypatch.setattr(sqlite, "SWEEP_EVERY", 0.0)
+    monkeypatch.setattr(sqlite_database, "SWEEP_EVERY", 0.0)
     await storage.put([Put(f"short {i}", b"1", ANY, 0.001) for i in range(1200)])
     await put(storage, "long", b"1", ttl=1000)
     await put(storage, "forever", b"1")
@@ -684,9 +684,9 @@ async def test_expired_rows_are_swept_away(storage, path, monkeypatch):
 
 
 async def test_a_sweep_that_found_much_goes_on_with_the_next_commit(storage, path, monkeypatch):
-    monkeypatch.setattr(sqlite, "SWEEP_EVERY", 0.0)
+    monkeypatch.setattr(sqlite_database, "SWEEP_EVERY", 0.0)
     await storage.put([Put(f"short {i}", b"1", ANY, 0.001) for i in range(1200)])
-    monkeypatch.setattr(sqlite, "SWEEP_EVERY", 3600.0)
+    monkeypatch.setattr(sqlite_database, "SWEEP_EVERY", 3600.0)
     await asyncio.sleep(0.01)
     again = SQLiteStorage(path, synchronous="NORMAL")
     monkeypatch.setattr(time, "monotonic", lambda start=time.monotonic: start() + 7200)

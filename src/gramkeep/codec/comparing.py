@@ -28,7 +28,8 @@ _PLAIN: Final = (
 _OBJECTS: Final = (inspect.DataclassType, inspect.StructType)
 
 # Types first: an enum member equals its value, and False equals 0.
-_DIFFERENT: Final = "type(x) is not type(y) or x != y"
+_OTHER_TYPE: Final = "x.__class__ is not y.__class__"
+_DIFFERENT: Final = f"{_OTHER_TYPE} or x != y"
 
 
 def alike_in(root: inspect.Type) -> Callable[[Any, Any], bool]:
@@ -47,7 +48,7 @@ class _Compiler:
         """Name the function that compares values of a type, making it where it is new."""
         if id(kind) in self._names:
             return self._names[id(kind)]
-        lines = ["if type(x) is not type(y): return False"]
+        lines = [f"if {_OTHER_TYPE}: return False"]
         if isinstance(kind, inspect.ListType) and isinstance(kind.item_type, (*_PLAIN, *_OBJECTS)):
             name = self._new_name(kind)
             if isinstance(kind.item_type, _PLAIN):
@@ -73,7 +74,8 @@ class _Compiler:
         if isinstance(kind, _PLAIN):
             return _DIFFERENT
         if isinstance(kind, inspect.DateTimeType):
-            return f"{_DIFFERENT} or x.utcoffset() != y.utcoffset()"
+            same_offset = "x.tzinfo is y.tzinfo or x.utcoffset() == y.utcoffset()"
+            return f"{_DIFFERENT} or not ({same_offset})"
         return f"not {'alike' if kind is None else self.function_for(kind)}(x, y)"
 
     def _new_name(self, kind: inspect.Type) -> str:

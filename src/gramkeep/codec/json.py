@@ -21,5 +21,5 @@ class JSONCodec(TypedCodec):
     """
 
     format: ClassVar[Format] = Format(
-        "JSON", msgspec.json.Encoder, msgspec.json.Decoder, f'"{MARK}"'.encode()
+        "JSON", msgspec.json.Encoder, msgspec.json.Decoder, MARK.encode()
     )

