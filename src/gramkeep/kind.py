@@ -163,7 +163,7 @@ class Kind(Generic[T]):
         key, data, record = session._stored_key, session._data, session._record
         is_assigned = session._state is State.ASSIGNED
         if data is None:
-            if not is_assigned and (record is None or session._baseline == b"null"):
+            if not is_assigned and (record is None or self._encode(key, None) == session._baseline):
                 return None
             return Put(key, DELETE, await self._basis(session))
         encoded = self._encode(key, data)

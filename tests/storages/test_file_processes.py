@@ -48,6 +48,17 @@ def processes():
     return context
 
 
+def start_writer(path, count):
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(count)],
+        stdout=subprocess.PIPE,
+    )
+
+
+def written(count):
+    return b"%d " % count + bytes([count % 256]) * 20_000 + b" %d" % count
+
+
 @pytest.mark.parametrize("increment", [increment_by_open, increment_by_update])
 def test_four_processes_hammering_one_folder_lose_nothing(processes, tmp_path, increment):
     path = tmp_path / "sessions"
@@ -86,11 +97,7 @@ async def test_kills_amid_writes_leave_whole_sessions_that_are_no_older_than_ans
     answered = {}
     torn_temporaries = 0
     for round_ in range(KILLS):
-        start = max(answered.values(), default=0)
-        writer = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(start)],
-            stdout=subprocess.PIPE,
-        )
+        writer = start_writer(path, max(answered.values(), default=0))
         killing = threading.Timer(
             0.4 + chance.uniform(0, 0.2), os.kill, (writer.pid, signal.SIGKILL)
         )
@@ -108,10 +115,9 @@ async def test_kills_amid_writes_leave_whole_sessions_that_are_no_older_than_ans
         assert len(keys) == len(set(keys)), f"seed {seed}, round {round_}"
         assert set(keys) >= answered.keys(), f"seed {seed}, round {round_}"
         for key, record in zip(keys, await storage.get(keys), strict=True):
-            first, body, last = record.value.split(b" ", 2)[0], record.value, record.value[-12:]
-            count = int(first)
-            expected = b"%d " % count + bytes([count % 256]) * 20_000 + b" %d" % count
-            assert body == expected, f"seed {seed}, round {round_}: {last!r}"
+            count = int(record.value.partition(b" ")[0])
+            is_whole = record.value == written(count)
+            assert is_whole, f"seed {seed}, round {round_}"
             assert (record.expires_at is not None) is bool(count % 2)
             assert count >= answered.get(key, 0), f"seed {seed}, round {round_}"
         await storage.aclose()
@@ -122,9 +128,7 @@ async def test_kills_amid_writes_leave_whole_sessions_that_are_no_older_than_ans
 
 async def test_nobody_sees_half_a_session_while_it_is_written(tmp_path):
     path = tmp_path / "sessions"
-    writer = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(WRITER), str(path), "0"], stdout=subprocess.PIPE
-    )
+    writer = start_writer(path, 0)
     reader = FileStorage(path)
     seen = set()
     try:
@@ -137,9 +141,9 @@ async def test_nobody_sees_half_a_session_while_it_is_written(tmp_path):
             for name in (path / "42").iterdir():
                 assert name.suffix in {".json", ".tmp"}
             for record in await reader.get(keys):
-                count = int(record.value.split(b" ", 1)[0])
-                assert record.value.endswith(b" %d" % count)
-                assert len(record.value) == 20_000 + 2 + 2 * len(str(count))
+                count = int(record.value.partition(b" ")[0])
+                is_whole = record.value == written(count)
+                assert is_whole
                 seen.add(count)
     finally:
         writer.kill()
