@@ -1,6 +1,7 @@
 """What tests run in processes of their own; importable there by this module's name."""
 
 import asyncio
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,9 @@ class Counter:
 
 def run_example_bot(url: str, token: str, storage: str) -> None:
     """Run examples/aiogram_counter.py against another Bot API server, until killed."""
-    import os
-
     os.environ.update(BOT_API_URL=url, BOT_TOKEN=token, STORAGE=storage)
     sys.path.insert(0, str(EXAMPLES))
-    import aiogram_counter
+    import aiogram_counter  # noqa: PLC0415 - it reads the environment when imported
 
     asyncio.run(aiogram_counter.main())
 

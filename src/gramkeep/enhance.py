@@ -56,8 +56,12 @@ class EnhancedAdapter(Shaped):
         await self.calls.write(key, self.shape.fold(key, Envelope(data=value)))
 
     async def delete(self, key: str) -> None:
-        """Remove what is stored under ``key``. Raises `StorageUnavailable`."""
-        await self.calls.delete(key)
+        """Remove what is stored under ``key``; if there is nothing, that is no error.
+
+        Raises `StorageUnavailable`.
+        """
+        if await self.calls.read(key) is not None:  # for adapters that delete like a dict
+            await self.calls.delete(key)
 
     async def has(self, key: str) -> bool:
         """Whether a value is stored under ``key``. Raises `StorageUnavailable`."""

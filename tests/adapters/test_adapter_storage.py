@@ -202,7 +202,7 @@ class Broken(Listing):
 
 @pytest.mark.parametrize("ask", [read, lambda storage: anext(aiter(storage.scan()))])
 async def test_what_the_adapter_raises_says_that_it_is_unavailable(ask):
-    with pytest.raises(StorageUnavailable, match="Broken.*OSError: the disk is on fire") as caught:
+    with pytest.raises(StorageUnavailable, match=r"Broken.*OSError: the disk is on fire") as caught:
         await ask(AdapterStorage(Broken()))
     assert caught.value.storage == "Broken"
     assert isinstance(caught.value.__cause__, OSError)
@@ -217,7 +217,7 @@ async def test_the_handler_does_not_run_when_the_adapter_fails():
 async def test_a_value_without_json_form_is_named_with_its_key_and_can_be_given_up():
     adapter = ThreeMethods({"42": {"x": object()}})
     sessions = Sessions(initial=dict, storage=adapter)
-    with pytest.raises(SessionDecodeError, match="'42' in ThreeMethods .* has no JSON form"):
+    with pytest.raises(SessionDecodeError, match=r"'42' in ThreeMethods .* has no JSON form"):
         await sessions.get("42")
     assert await AdapterStorage(adapter).put([Put("42", b"1", ABSENT)]) == [False]
     await sessions.delete("42")
@@ -242,7 +242,7 @@ def test_an_object_that_lacks_a_method_is_refused_by_its_name(storage, reason):
 
 async def test_a_scan_of_an_adapter_that_can_not_list_names_the_method():
     storage = AdapterStorage(ThreeMethods({"a": 1}))
-    with pytest.raises(ConfigurationError, match="ThreeMethods can't be listed.*read_all_keys"):
+    with pytest.raises(ConfigurationError, match=r"ThreeMethods can't be listed.*read_all_keys"):
         [key async for key in storage.scan()]
     assert await storage.prune(100) == 0
 
@@ -395,7 +395,7 @@ async def test_lifetimes_of_sessions_are_kept(clock):
     assert adapter.data["42"]["e"] == clock.now + 86_400_000
     clock.now += 86_400_001
     assert await sessions.get("42") is None
-    assert [key async for key in sessions.keys()] == []
+    assert await sessions.count() == 0
 
 
 async def test_sessions_of_a_newer_version_stay_as_they_are():

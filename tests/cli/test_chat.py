@@ -18,7 +18,7 @@ async def scene():
 async def until(look, what):
     try:
         async with asyncio.timeout(30):
-            while not look():  # noqa: ASYNC110 - a screen, which sets no event
+            while not look():
                 await asyncio.sleep(0.05)
     except TimeoutError:
         pytest.fail(f"not so after 30 s: {what}")

@@ -1,5 +1,5 @@
 """Every error says whose session it is about and what to do; docs/errors.md has them all."""
-# ruff: noqa: PT012 - what raises is an update as a whole, its handler included
+
 
 import asyncio
 import copy

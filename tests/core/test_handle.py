@@ -1,5 +1,5 @@
 """Session: what a handler can do with its session, and when it no longer can."""
-# ruff: noqa: PT012 - what raises is an update as a whole, its handler included
+
 
 import asyncio
 import json

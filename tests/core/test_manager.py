@@ -1,5 +1,5 @@
 """Sessions: who waits for whom, what failures leave behind, and how it all ends."""
-# ruff: noqa: PT012 - what raises is an update as a whole, its handler included
+
 
 import asyncio
 import gc
@@ -710,7 +710,7 @@ async def test_deleting_makes_no_initial_value(storage):
         ({"max_bytes": 0}, "max_bytes=0 must be"),
         ({"max_bytes": 1.5}, "max_bytes=1.5 must be"),
         ({"codec": "json"}, "codec='json' is no Codec"),
-        ({"storage": 5}, "storage=5 is neither a Storage nor a URL"),
+        ({"storage": 5}, "storage=5 has no read"),
         ({"storage": "sqlite:"}, "has no scheme"),
         ({"storage": "oracle://db"}, "unknown scheme 'oracle'"),
         ({"initail": Counter}, "unknown option initail"),

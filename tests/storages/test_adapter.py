@@ -36,23 +36,3 @@ class TestOverAnEnhancedAdapter(OverAdapter):
 class TestOverAnEnhancedStorage(OverAdapter):
     def adapter(self):
         return enhance_storage(storage=MemorySessionStorage())
-
-
-class TestOverAStorageUsedAsAnAdapter(OverAdapter):
-    def adapter(self):
-        return MemorySessionStorage()
-
-
-class TestOverAnEnhancedAdapterUsedAsOneOfItsOwn(OverAdapter):
-    """Wrapped, so that the storage sees the seven methods alone."""
-
-    def adapter(self):
-        return SevenMethodsOf(enhance_storage(storage=Async()))
-
-
-class SevenMethodsOf:
-    def __init__(self, adapter):
-        for name in ("read", "write", "delete", "has"):
-            setattr(self, name, getattr(adapter, name))
-        for name in ("keys", "values", "entries"):
-            setattr(self, f"read_all_{name}", getattr(adapter, f"read_all_{name}"))

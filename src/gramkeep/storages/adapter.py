@@ -106,7 +106,8 @@ class AdapterStorage(Storage):
         async for key, value in self._calls.entries():
             if not is_there(value):
                 async with self._locks.of(key):
-                    if not is_there(await self._calls.read(key)):
+                    value_now = await self._calls.read(key)
+                    if value_now is not None and not is_there(value_now):
                         await self._calls.delete(key)
                         total += 1
                 if total == at_most:

@@ -29,6 +29,7 @@ from gramkeep.storages.worker import Job, Worker
 SWEEP_EVERY: Final = 60.0  # seconds between two looks for what is expired or left over
 SWEEP_AT_MOST: Final = 500  # files looked at by one of them
 LEFT_OVER_AFTER: Final = 600.0  # seconds; no write takes that long
+WRITE_TOGETHER: Final = 100  # calls carried out under one lock, to bound how long others wait
 SCAN_PAGE: Final = 500  # files looked at in one go while scanning
 
 LAYOUTS: Final = {"gramkeep": GramkeepLayout, "grammy": GrammyLayout}
@@ -193,14 +194,16 @@ class _Files:
             for read in reads:
                 self._attempt(read)
             yield reads
-        if writes:
+        for first in range(0, len(writes), WRITE_TOGETHER):
+            group = writes[first : first + WRITE_TOGETHER]
             try:
                 with self._folder.locked():
-                    self._carry_out(writes)
+                    self._carry_out(group)
             except OSError as error:  # of the lock: nothing was begun
-                for job in writes:
+                for job in group:
                     job.error = error
-            yield writes
+            yield group
+        if writes:
             with suppress(OSError):  # it goes on where it stopped, with a later write
                 self._sweep_sometimes()
 

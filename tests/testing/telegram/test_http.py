@@ -138,7 +138,7 @@ async def test_stopping_ends_a_long_poll_and_a_slow_call(http):
             asyncio.create_task(http.get(f"{url}/getMe")),
         ]
         await telegram.bot_listening()
-        while len(telegram.calls) < 2:  # noqa: ASYNC110 - nothing tells of a call that only began
+        while len(telegram.calls) < 2:
             await asyncio.sleep(0)
     for outcome in await asyncio.gather(*calls, return_exceptions=True):
         if isinstance(outcome, aiohttp.ClientResponse):
