@@ -60,8 +60,7 @@ class EnhancedAdapter(Shaped):
 
         Raises `StorageUnavailable`.
         """
-        if await self.calls.read(key) is not None:  # for adapters that delete like a dict
-            await self.calls.delete(key)
+        await self.calls.delete(key)
 
     async def has(self, key: str) -> bool:
         """Whether a value is stored under ``key``. Raises `StorageUnavailable`."""

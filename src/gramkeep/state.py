@@ -11,13 +11,12 @@ from gramkeep.envelope import (
     MigrationFailed,
     Migrations,
     NewerVersion,
-    Version,
     Versions,
     is_envelope,
     is_expired,
 )
 
-__all__ = ["Loaded", "Migrations", "NewerVersion", "StateCodec", "Version"]
+__all__ = ["Loaded", "Migrations", "NewerVersion", "StateCodec"]
 
 
 class Loaded(NamedTuple):

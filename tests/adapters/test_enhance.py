@@ -11,12 +11,14 @@ from gramkeep import (
     ConfigurationError,
     MemorySessionStorage,
     NewerSessionVersion,
+    SessionDecodeError,
     SessionEncodeError,
     Sessions,
     StorageUnavailable,
     session,
 )
 from gramkeep.enhance import enhance_storage
+from gramkeep.storage import ANY, Put
 from gramkeep.storages.sqlite import SQLiteStorage
 
 from .kinds import Async, Listing, ThreeMethods
@@ -335,6 +337,16 @@ async def test_a_newer_version_keeps_the_handler_from_running(storage):
             async with Sessions(initial=Counter, storage=enhanced).open("42"):
                 pytest.fail("the handler must not run")
     assert await stored(storage, "42") == {"v": 9, "__d": {"count": 1}}
+
+
+async def test_what_can_not_be_read_can_be_given_up():
+    storage = MemorySessionStorage()
+    await storage.put([Put("42", b"no JSON", ANY)])
+    sessions = Sessions(initial=Counter, storage=enhance_storage(storage=storage))
+    with pytest.raises(SessionDecodeError, match="'42' in memory://"):
+        await sessions.get("42")
+    await sessions.delete("42")
+    assert await storage.has("42") is False
 
 
 async def test_updates_over_an_enhanced_storage_take_turns(storage):

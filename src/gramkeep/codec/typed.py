@@ -64,7 +64,7 @@ class TypedCodec(Codec):
             return self._bind(data_type)
         # pydantic's own errors for classes whose annotations can't be resolved are of both kinds.
         except (TypeError, NameError, RuntimeError) as error:
-            raise self._unfit(data_type, f"{error}{_advice(error)}") from error
+            raise self._unfit(data_type, _first_line(error) + _advice(error)) from error
 
     def _bind(self, data_type: Any) -> BoundCodec:
         format_ = self.format
@@ -197,19 +197,23 @@ def _where_unencodable(
     """Find the place that the error, which names none, is about."""
     reason = str(error) or type(error).__name__
     path = "$"
-    while True:
+    parents = set()
+    prepare: Callable[[Any], Any] = lambda item: item  # noqa: E731
+    while id(value) not in parents:
+        parents.add(id(value))
         if is_model(type(value)):  # what is in a model is written by pydantic
-            from pydantic_core import to_json  # noqa: PLC0415 - it is loaded
+            from pydantic_core import to_jsonable_python  # noqa: PLC0415 - it is loaded
 
-            encode = to_json
+            prepare = to_jsonable_python
         for step, item in children(value):
             try:
-                encode(item)
+                encode(prepare(item))
             except Exception:  # noqa: BLE001 - whatever it is, it is found here
                 path, value = path + step, item
                 break
         else:
             return reason, path
+    return "it contains itself", path
 
 
 def _kinds(root: inspect.Type) -> Iterator[inspect.Type]:
@@ -235,6 +239,10 @@ def _has_no_text(kind: inspect.DictType) -> bool:
     key = kind.key_type
     members = key.types if isinstance(key, inspect.UnionType) else (key,)
     return any(isinstance(member, NO_JSON_KEYS) for member in members)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]  # pydantic's goes on with a link
 
 
 def _advice(error: Exception) -> str:

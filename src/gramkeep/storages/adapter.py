@@ -106,8 +106,8 @@ class AdapterStorage(Storage):
         async for key, value in self._calls.entries():
             if not is_there(value):
                 async with self._locks.of(key):
-                    value_now = await self._calls.read(key)
-                    if value_now is not None and not is_there(value_now):
+                    now = await self._calls.read(key)
+                    if now is not None and not is_there(now):
                         await self._calls.delete(key)
                         total += 1
                 if total == at_most:
@@ -144,33 +144,27 @@ class AdapterStorage(Storage):
 
     async def _put(self, put: Put) -> bool:
         async with self._locks.of(put.key):
-            if isinstance(put.value, bytes) and put.expected is ANY:
-                await self._write(put.key, put.value, put.ttl)
-                return True
-            value = await self._calls.read(put.key)
-            if not self._is_expected(put, value):
-                return False
+            if put.expected is ANY and put.value is not KEEP:
+                value = None  # not asked for: what can't be read can still be replaced or deleted
+            else:
+                value = await self._calls.read(put.key)
+                if put.expected is not ANY and not self._is_expected(put, value):
+                    return False
             if isinstance(put.value, bytes):
-                await self._write(put.key, put.value, put.ttl)
+                expires = None if put.ttl is None else expiry_in(put.ttl)
+                envelope = _envelope_of(put.value, expires)
+                await self._calls.write(put.key, self._shape.fold(put.key, envelope))
             elif put.value is DELETE:
-                if value is not None:  # for adapters that delete like a dict
-                    await self._calls.delete(put.key)
-            elif put.value is KEEP and put.ttl is not None and is_there(value):
+                await self._calls.delete(put.key)
+            elif put.ttl is not None and is_there(value):
                 kept = msgspec.structs.replace(opened(value), expires=expiry_in(put.ttl))
                 await self._calls.write(put.key, copy.deepcopy(closed(kept)))
             return True
 
     def _is_expected(self, put: Put, value: Any) -> bool:
-        if put.expected is ANY:
-            return True
         if put.expected is ABSENT or not is_there(value):
             return put.expected is ABSENT and not is_there(value)
         return put.expected == self._bytes(put.key, opened(value))
-
-    async def _write(self, key: str, stored: bytes, ttl: float | None) -> None:
-        expires = None if ttl is None else expiry_in(ttl)
-        value = self._shape.fold(key, _envelope_of(stored, expires))
-        await self._calls.write(key, value)
 
     def _bytes(self, key: str, envelope: Envelope[Any]) -> bytes:
         try:
@@ -217,7 +211,7 @@ class Calls:
             raise ConfigurationError(text)
         self.adapter = adapter
         named = isinstance(adapter, Storage | Shaped)
-        self.name: str = adapter.name if named else type(adapter).__qualname__
+        self.name: str = adapter.name if named else type(adapter).__name__
 
     @property
     def lists(self) -> bool:
@@ -238,7 +232,9 @@ class Calls:
                 await _to_its_end(call)
 
     async def delete(self, key: str) -> None:
-        """Remove a value; cancelled, it first waits for the end of that."""
+        """Remove a value, if there is one; cancelled, it first waits for the end of that."""
+        if not isinstance(self.adapter, Storage) and await self.read(key) is None:
+            return  # it may delete like a dict, which knows no deleting of what isn't there
         with self._errors(key):
             call = self.adapter.delete(key)
             if inspect.isawaitable(call):

@@ -166,7 +166,7 @@ class _Write(Job[list[bool]]):
         self.puts = puts
 
 
-class _Page(Job["list[str] | None"]):
+class _Page(Job[list[str] | None]):
     """The next keys of a scan, ``None`` at its end. ``files`` are those still to look at."""
 
     __slots__ = ("files", "prefix")
