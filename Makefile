@@ -40,6 +40,6 @@ lock: ## Pin the newest versions of everything in requirements/dev.in
 clean: ## Remove what was set up
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache dist
 
-$(READY): pyproject.toml requirements/dev.txt requirements/setup.sh
+$(READY): pyproject.toml requirements/dev.txt requirements/setup.sh tests/golden/package.json
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh requirements/setup.sh
 	@touch $@

@@ -23,3 +23,8 @@ echo "Setting up $VENV with $("$PYTHON" --version)" >&2
 pip="$VENV/bin/python -m pip --disable-pip-version-check --quiet --no-input"
 $pip install --requirement requirements/dev.txt
 $pip install --no-deps --no-build-isolation --editable .
+
+# Where Node.js is at hand, tests read what grammY writes, and let it read what gramkeep writes.
+if command -v npm >/dev/null; then
+    npm install --prefix tests/golden --no-package-lock --no-audit --no-fund --silent
+fi

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 from gramkeep.codec import CodecError
+from gramkeep.envelope import NewerVersion
 from gramkeep.errors import (
     NewerSessionVersion,
     SessionBusy,
@@ -26,7 +27,7 @@ from gramkeep.errors import (
 from gramkeep.handle import Session, State
 from gramkeep.locks import HeldByThisTask, KeyLocks, TicketReleased
 from gramkeep.options import SessionOptions, wants_origin
-from gramkeep.state import Loaded, NewerVersion
+from gramkeep.state import Loaded
 from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Put, Record, Storage
 
 T = TypeVar("T")

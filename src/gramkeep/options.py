@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import keyword
-import math
 import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar
 
 from gramkeep.codec import Codec, JSONCodec
+from gramkeep.envelope import Migrations, check_migrations
 from gramkeep.errors import ConfigurationError
 from gramkeep.lifetime import Lifetime, positive_seconds
 from gramkeep.origin import SessionKeyFunction, per_chat
-from gramkeep.state import Migrations, StateCodec
-from gramkeep.storage import Storage
+from gramkeep.state import StateCodec
+from gramkeep.storage import Storage, StorageAdapter
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ Isolation: TypeAlias = Literal["serial", "optimistic"]
 class CommonOptions(TypedDict, total=False):
     """The options that don't decide the session's type; see `SessionOptions`."""
 
-    storage: Storage | str | None
+    storage: Storage | StorageAdapter[Any] | str | None
     get_session_key: SessionKeyFunction
     prefix: str
     key: str
@@ -49,7 +49,8 @@ class SessionOptions(Generic[T]):
       update's origin and may be async. Without it a session is ``None`` until assigned.
     - ``data_type`` is what stored bytes are decoded to, where ``initial`` doesn't tell by being a
       class, by its return annotation, or by what it returns.
-    - ``storage``: a `Storage` or a URL (``sqlite:///bot.db``); memory by default.
+    - ``storage``: a `Storage`, a URL (``sqlite:///bot.db``), or any object with ``read``, ``write``
+      and ``delete``; memory by default.
     - ``get_session_key``: origin to key, or to ``None`` for updates without a session.
     - ``prefix`` is put before every key in the storage.
     - ``key`` is the name under which handlers get the session, ``<key>_handle`` its handle.
@@ -70,7 +71,7 @@ class SessionOptions(Generic[T]):
 
     initial: Callable[..., T] | Callable[..., Awaitable[T]] | None = None
     data_type: Any = None
-    storage: Storage | str | None = None
+    storage: Storage | StorageAdapter[Any] | str | None = None
     get_session_key: SessionKeyFunction = per_chat
     prefix: str = ""
     key: str = "session"
@@ -104,7 +105,7 @@ class SessionOptions(Generic[T]):
             if getattr(self, name) not in choices:
                 text = f"{name}={getattr(self, name)!r} must be one of {', '.join(choices)}"
                 raise ConfigurationError(text)
-        _check_migrations(self.migrations)
+        check_migrations(self.migrations)
         if not isinstance(self.codec, Codec):
             text = f"codec={self.codec!r} is no Codec; pass an instance, as in codec=JSONCodec()"
             raise ConfigurationError(text)
@@ -133,21 +134,6 @@ class SessionOptions(Generic[T]):
         """Make the codec for the type that ``data_type`` or ``initial`` tell."""
         data_type = _data_type(self.data_type, self.initial)
         return StateCodec(self.codec, data_type, self.migrations)
-
-
-def _check_migrations(migrations: Any) -> None:
-    if migrations is None:
-        return
-    if not isinstance(migrations, Mapping):
-        text = f"migrations={migrations!r} must map versions to functions: {{1: to_1, 2: to_2}}"
-        raise ConfigurationError(text)
-    for version, migration in migrations.items():
-        if type(version) not in (int, float) or not math.isfinite(version):
-            text = f"migrations: version {version!r} must be a number"
-            raise ConfigurationError(text)
-        if not callable(migration):
-            text = f"migrations: {migration!r}, of version {version}, can't be called"
-            raise ConfigurationError(text)
 
 
 def wants_origin(initial: Callable[..., Any] | None) -> bool:

@@ -10,13 +10,10 @@ from gramkeep.envelope import (
     Envelope,
     MigrationFailed,
     Migrations,
-    NewerVersion,
     Versions,
     is_envelope,
     is_expired,
 )
-
-__all__ = ["Loaded", "Migrations", "NewerVersion", "StateCodec"]
 
 
 class Loaded(NamedTuple):

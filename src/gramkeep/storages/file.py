@@ -24,7 +24,7 @@ from gramkeep.lifetime import Lifetime, positive_seconds
 from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Lease, Put, Record, Storage
 from gramkeep.storages.file_folder import Changes, Folder, content_of, is_temporary
 from gramkeep.storages.file_layout import GramkeepLayout, GrammyLayout, Layout, Stored
-from gramkeep.storages.worker import Job, Worker
+from gramkeep.storages.worker import Job, Read, Worker, Write
 
 SWEEP_EVERY: Final = 60.0  # seconds between two looks for what is expired or left over
 SWEEP_AT_MOST: Final = 500  # files looked at by one of them
@@ -113,13 +113,13 @@ class FileStorage(Storage):
 
     async def get(self, keys: Sequence[str], lease: Lease | None = None) -> list[Record | None]:
         """Read several keys."""
-        return await self._call(_Read(list(keys)))
+        return await self._call(Read(keys))
 
     async def put(
         self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
     ) -> list[bool]:
         """Carry out several changes, together with others that wait."""
-        return await self._call(_Write(list(puts)))
+        return await self._call(Write(puts))
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over all keys that start with ``prefix``, in no order."""
@@ -150,22 +150,6 @@ class FileStorage(Storage):
             raise StorageUnavailable(storage=self.name, reason=str(error)) from error
 
 
-class _Read(Job[list[Record | None]]):
-    __slots__ = ("keys",)
-
-    def __init__(self, keys: list[str]) -> None:
-        super().__init__()
-        self.keys = keys
-
-
-class _Write(Job[list[bool]]):
-    __slots__ = ("puts",)
-
-    def __init__(self, puts: list[Put]) -> None:
-        super().__init__()
-        self.puts = puts
-
-
 class _Page(Job[list[str] | None]):
     """The next keys of a scan, ``None`` at its end. ``files`` are those still to look at."""
 
@@ -188,8 +172,8 @@ class _Files:
 
     def process(self, jobs: Sequence[Job[Any]]) -> Iterator[Sequence[Job[Any]]]:
         """Answer reads at once, then all writes together."""
-        writes = [job for job in jobs if isinstance(job, _Write)]
-        reads = [job for job in jobs if isinstance(job, _Read | _Page)]
+        writes = [job for job in jobs if isinstance(job, Write)]
+        reads = [job for job in jobs if isinstance(job, Read | _Page)]
         if reads:
             for read in reads:
                 self._attempt(read)
@@ -207,17 +191,17 @@ class _Files:
             with suppress(OSError):  # it goes on where it stopped, with a later write
                 self._sweep_sometimes()
 
-    def _attempt(self, job: _Read | _Page) -> None:
+    def _attempt(self, job: Read | _Page) -> None:
         try:
             self._folder.find()
-            if isinstance(job, _Read):
+            if isinstance(job, Read):
                 job.answer = self._read(job)
             else:
                 job.answer = self._page(job)
         except Exception as error:  # noqa: BLE001 - handed to the caller
             job.error = error
 
-    def _read(self, job: _Read) -> list[Record | None]:
+    def _read(self, job: Read) -> list[Record | None]:
         records: list[Record | None] = []
         for key in job.keys:
             path = self._place(key)
@@ -259,7 +243,7 @@ class _Files:
             raise OSError(text)
         return key if key.startswith(prefix) else None
 
-    def _carry_out(self, writes: Sequence[_Write]) -> None:
+    def _carry_out(self, writes: Sequence[Write]) -> None:
         changes: Changes = {}
         try:
             answers = [[self._decide(put, changes) for put in job.puts] for job in writes]

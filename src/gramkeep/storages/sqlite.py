@@ -22,8 +22,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from gramkeep.errors import ConfigurationError, StorageUnavailable
 from gramkeep.lifetime import Lifetime, positive_seconds
 from gramkeep.storage import Lease, Put, Record, Storage
-from gramkeep.storages.sqlite_database import LAYOUTS, Database, Page, Prune, Read, Write
-from gramkeep.storages.worker import Job, Worker
+from gramkeep.storages.sqlite_database import LAYOUTS, Database, Page, Prune
+from gramkeep.storages.worker import Job, Read, Worker, Write
 
 T = TypeVar("T")
 
@@ -103,13 +103,13 @@ class SQLiteStorage(Storage):
 
     async def get(self, keys: Sequence[str], lease: Lease | None = None) -> list[Record | None]:
         """Read several keys."""
-        return await self._call(Read(list(keys)))
+        return await self._call(Read(keys))
 
     async def put(
         self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
     ) -> list[bool]:
         """Carry out several changes, in one transaction with others that wait."""
-        return await self._call(Write(list(puts), atomic=atomic))
+        return await self._call(Write(puts, atomic=atomic))
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over all keys that start with ``prefix``, in their order."""

@@ -18,7 +18,7 @@ import msgspec
 
 from gramkeep.errors import ConfigurationError
 from gramkeep.storage import ANY, DELETE, KEEP, Put, Record
-from gramkeep.storages.worker import Job
+from gramkeep.storages.worker import Job, Read, Write
 
 SWEEP_EVERY: Final = 60.0  # seconds between two looks for expired sessions
 SWEEP_AT_MOST: Final = 500  # rows deleted by one of them, so that no commit gets long
@@ -91,23 +91,6 @@ class GramIOLayout(Layout):
 
 
 LAYOUTS: Final = {"gramkeep": Layout(), "gramio": GramIOLayout()}
-
-
-class Read(Job[list[Record | None]]):
-    __slots__ = ("keys",)
-
-    def __init__(self, keys: list[str]) -> None:
-        super().__init__()
-        self.keys = keys
-
-
-class Write(Job[list[bool]]):
-    __slots__ = ("atomic", "puts")
-
-    def __init__(self, puts: list[Put], *, atomic: bool) -> None:
-        super().__init__()
-        self.puts = puts
-        self.atomic = atomic
 
 
 class Prune(Job[int]):

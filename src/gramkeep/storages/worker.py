@@ -14,6 +14,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
+from gramkeep.storage import Put, Record
+
 T = TypeVar("T")
 
 TOGETHER_AT_MOST: Final = 1000  # calls processed together, to bound how long the first one waits
@@ -82,6 +84,27 @@ class Job(Generic[T]):
             self._future.set_result(self.answer)
         else:
             self._future.set_exception(self.error)
+
+
+class Read(Job[list[Record | None]]):
+    """`Storage.get`, to be carried out."""
+
+    __slots__ = ("keys",)
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__()
+        self.keys = list(keys)
+
+
+class Write(Job[list[bool]]):
+    """`Storage.put`, to be carried out."""
+
+    __slots__ = ("atomic", "puts")
+
+    def __init__(self, puts: Sequence[Put], *, atomic: bool = False) -> None:
+        super().__init__()
+        self.puts = list(puts)
+        self.atomic = atomic
 
 
 class Worker:
