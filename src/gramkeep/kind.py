@@ -47,6 +47,7 @@ class Kind(Generic[T]):
         self.options = options
         self.storage = storage
         self.storage_name = storage.name
+        self.prefix = options.prefix or ""
         self.is_closed = False
         self.ttl: float | None = options.ttl  # type: ignore[assignment] # seconds, by its check
         self._lock_timeout: float = options.lock_timeout  # type: ignore[assignment] # the same

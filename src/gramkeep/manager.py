@@ -105,7 +105,7 @@ class Sessions(StoredSessions[T]):
         """
         require_key(key)
         lazy = self.options.lazy if lazy is None else lazy
-        return _Opened(self, key, self.options.prefix + key, origin, lazy=lazy)
+        return _Opened(self, key, self.kind.prefix + key, origin, lazy=lazy)
 
     async def open_for(
         self, origin: Any, *, lazy: bool | None = None
@@ -127,7 +127,7 @@ class Sessions(StoredSessions[T]):
             handle = _Opened(self, "", "", origin, lazy=True)
             handle._refusal = lambda: NoSessionKey(reason)
             return handle
-        return _Opened(self, key, self.options.prefix + key, origin, lazy=lazy)
+        return _Opened(self, key, self.kind.prefix + key, origin, lazy=lazy)
 
     async def hand_out(self, session: Session[T], *, lazy: bool) -> Any:
         """Give what handlers find under ``key``: the data, loaded now; of lazy ones, the handle.
@@ -167,7 +167,7 @@ class Sessions(StoredSessions[T]):
                     session.data = data
                     return data
             except SessionConflict as conflict:
-                if conflict.key != self.options.prefix + key or time.monotonic() > deadline:
+                if conflict.key != self.kind.prefix + key or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(pause * random.random())  # noqa: S311 - against lockstep
             pause = min(pause * 2, 0.1)
@@ -216,7 +216,9 @@ class Sessions(StoredSessions[T]):
 
     def reopen(self) -> None:
         """Begin anew after `aclose`, as a bot that is started again in one process does."""
-        if self.kind.is_closed:
+        if self.kind.is_closed and self.storage.outlives_closing:
+            self.kind.is_closed = False
+        elif self.kind.is_closed:
             self._begin(self.options)
 
     def reserve(self, session: Session[T]) -> None:

@@ -168,10 +168,10 @@ class MultiSessions:
     ) -> None:
         self.options: SessionOptions[Any] = SessionOptions(key=key, lazy=lazy)
         self._options_of_parts = _checked(parts)
+        self._owned: dict[str | None, Storage] = {}
         self._begin()
 
     def _begin(self) -> None:
-        self._owned: dict[str | None, Storage] = {}
         self.parts: Mapping[str, Sessions[Any]] = MappingProxyType(
             {
                 name: self._make_part(name, options)
@@ -180,7 +180,7 @@ class MultiSessions:
         )
         places = defaultdict(list)
         for name, sessions in self.parts.items():
-            places[id(sessions.storage), sessions.options.prefix].append(name)
+            places[id(sessions.storage), sessions.kind.prefix].append(name)
         for (_, prefix), names in places.items():
             if len(names) > 1:
                 text = f"parts {', '.join(names)} share the prefix {prefix!r} in one storage"
@@ -236,6 +236,9 @@ class MultiSessions:
     def reopen(self) -> None:
         """Begin anew after `aclose`; see `Sessions.reopen`."""
         if any(part.kind.is_closed for part in self.parts.values()):
+            self._owned = {
+                url: storage for url, storage in self._owned.items() if storage.outlives_closing
+            }
             self._begin()
 
     def _make_part(self, name: str, options: SessionOptions[Any]) -> Sessions[Any]:
@@ -244,7 +247,7 @@ class MultiSessions:
             if storage not in self._owned:
                 self._owned[storage], _ = storage_of(storage)
             storage = self._owned[storage]
-        prefix = options.prefix or f"{name}:"
+        prefix = f"{name}:" if options.prefix is None else options.prefix
         return Sessions.of(replace(options, prefix=prefix, storage=storage))
 
 

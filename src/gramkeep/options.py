@@ -28,7 +28,7 @@ class CommonOptions(TypedDict, total=False):
 
     storage: Storage | StorageAdapter[Any] | str | None
     get_session_key: SessionKeyFunction
-    prefix: str
+    prefix: str | None
     key: str
     lazy: bool
     ttl: Lifetime | None
@@ -52,7 +52,8 @@ class SessionOptions(Generic[T]):
     - ``storage``: a `Storage`, a URL (``sqlite:///bot.db``), or any object with ``read``, ``write``
       and ``delete``; memory by default.
     - ``get_session_key``: origin to key, or to ``None`` for updates without a session.
-    - ``prefix`` is put before every key in the storage.
+    - ``prefix`` is put before every key in the storage; by default nothing is, and in a multi
+      session the part's name and a colon.
     - ``key`` is the name under which handlers get the session, ``<key>_handle`` its handle.
     - ``lazy``: load when the session is awaited, not before.
     - ``ttl``: lifetime, a timedelta or seconds, from the last ``refresh_ttl``: ``"write"`` or
@@ -73,7 +74,7 @@ class SessionOptions(Generic[T]):
     data_type: Any = None
     storage: Storage | StorageAdapter[Any] | str | None = None
     get_session_key: SessionKeyFunction = per_chat
-    prefix: str = ""
+    prefix: str | None = None
     key: str = "session"
     lazy: bool = False
     ttl: Lifetime | None = None
@@ -91,9 +92,9 @@ class SessionOptions(Generic[T]):
             if not callable(value) and not (value is None and name != "get_session_key"):
                 text = f"{name}={value!r} can't be called; pass a class or a function"
                 raise ConfigurationError(text)
-        for name in ("prefix", "key"):
-            if not isinstance(getattr(self, name), str):
-                text = f"{name}={getattr(self, name)!r} must be a string"
+        for name, value in (("prefix", self.prefix or ""), ("key", self.key)):
+            if not isinstance(value, str):
+                text = f"{name}={value!r} must be a string"
                 raise ConfigurationError(text)
         if not self.key.isidentifier() or keyword.iskeyword(self.key):
             text = f"key={self.key!r} can't be a handler's parameter; use a Python identifier"

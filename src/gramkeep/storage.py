@@ -99,6 +99,9 @@ class Storage(ABC):
     transactional: ClassVar[bool] = False
     """Whether ``put(..., atomic=True)`` of several keys writes all or none."""
 
+    outlives_closing: ClassVar[bool] = False
+    """Whether the storage can be used on after `aclose`, as one that holds nothing to give up."""
+
     name: str
     """How errors and logs call this storage: its URL, without passwords."""
 

@@ -47,7 +47,7 @@ class StoredSessions(Generic[T]):
 
         Raises `SessionDecodeError`, `NewerSessionVersion`, `StorageUnavailable`.
         """
-        stored_key = self.options.prefix + require_key(key)
+        stored_key = self.kind.prefix + require_key(key)
         (record,) = await self.kind.read(stored_key)
         if record is None:
             return None
@@ -57,7 +57,7 @@ class StoredSessions(Generic[T]):
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over the keys of all stored sessions that start with ``prefix``, each once."""
         self.kind.check_open()
-        own = self.options.prefix
+        own = self.kind.prefix
         async for stored_key in self.storage.scan(own + prefix):
             yield stored_key[len(own) :]
 
@@ -80,7 +80,7 @@ class StoredSessions(Generic[T]):
     async def _read_page(self, keys: list[str]) -> AsyncIterator[tuple[str, T]]:
         if not keys:
             return
-        stored_keys = [self.options.prefix + key for key in keys]
+        stored_keys = [self.kind.prefix + key for key in keys]
         records = await self.kind.read(*stored_keys)
         for key, stored_key, record in zip(keys, stored_keys, records, strict=True):
             if record is not None:
@@ -202,7 +202,7 @@ class StoredSessions(Generic[T]):
 
     @contextmanager
     def _handle(self, key: str) -> Iterator[Session[T]]:
-        session: Session[T] = Session(self.kind, key, self.options.prefix + key, Origin())
+        session: Session[T] = Session(self.kind, key, self.kind.prefix + key, Origin())
         try:
             yield session
         finally:

@@ -19,7 +19,7 @@ from gramkeep.origin import Origin, SessionKeyFunction, session_key
 log = logging.getLogger("gramkeep")
 
 # Ids that no chat or user has, and that don't occur in each other or in other parts of a key.
-_CHAT: Final = 9_170_000_000_000_017
+_CHAT: Final = -9_170_000_000_000_017
 _OTHERS: Final = (8_210_000_000_000_021, 7_330_000_000_000_033)
 
 

@@ -57,7 +57,7 @@ class Settings(msgspec.Struct, omit_defaults=True):
 @attrs.define
 class Address:
     street: str = ""
-    _floor: int = 0
+    floor: int = 0
 
 
 @dataclass
@@ -219,17 +219,19 @@ UNTYPED = st.recursive(
 def test_what_json_knows_loads_as_the_same_from_an_untyped_session(codec, value):
     try:
         assert same(round_trip(codec, Any, value), value)
-    except EnvelopeFound:
+    except CodecError:
         assert "__d" in value
 
 
 @given(BOTH, st.binary(max_size=40))
 def test_any_bytes_are_read_or_refused(codec, data):
+    refused = []
     for data_type in (Item, dict, Node, list[dt.datetime], Any, Envelope[Item]):
         try:
             codec.bind(data_type).decode(data, "key")
         except CodecError as error:
-            assert error.path.startswith("$")
+            refused.append(error.path)
+    assert all(path.startswith("$") for path in refused)
 
 
 # Kinds of values in both.
@@ -421,9 +423,7 @@ def test_a_datetime_at_another_offset_is_kept_by_json_and_refused_by_messagepack
         assert same(round_trip(JSONCodec(), data_type, value), value)
         with pytest.raises(CodecError) as caught:
             keep(MessagePackCodec().bind(data_type), value)
-        assert caught.value.reason == (
-            "a datetime at UTC-3:00:00 would load as one at UTC+0:00:00"
-        )
+        assert caught.value.reason == ("a datetime at UTC-3:00:00 would load as one at UTC+0:00:00")
         assert caught.value.path == "$.content"
 
 

@@ -1,6 +1,5 @@
 """Every error says whose session it is about and what to do; docs/errors.md has them all."""
 
-
 import asyncio
 import copy
 import pickle

@@ -1,6 +1,5 @@
 """Session: what a handler can do with its session, and when it no longer can."""
 
-
 import asyncio
 import json
 import time

@@ -1,6 +1,5 @@
 """Sessions: who waits for whom, what failures leave behind, and how it all ends."""
 
-
 import asyncio
 import gc
 import logging

@@ -118,6 +118,13 @@ async def test_user_42_and_chat_42_have_records_of_their_own(storage):
     assert {key async for key in storage.scan()} == {"user:42", "chat:42"}
 
 
+async def test_a_part_may_have_no_prefix_in_a_storage_of_its_own(storage):
+    options = parts(storage)
+    options["user"].prefix = ""
+    await run(session(type="multi", **options), visit)
+    assert {key async for key in storage.scan()} == {"7", "chat:42"}
+
+
 async def test_setting_a_part_to_none_deletes_it_and_leaves_the_other(storage):
     middleware = session(type="multi", **parts(storage))
     await run(middleware, visit)

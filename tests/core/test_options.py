@@ -52,7 +52,7 @@ def test_the_defaults_are_the_documented_ones():
     assert options.data_type is None
     assert options.storage is None
     assert options.get_session_key is per_chat
-    assert options.prefix == ""
+    assert options.prefix is None
     assert options.key == "session"
     assert options.handle_key == "session_handle"
     assert options.lazy is False

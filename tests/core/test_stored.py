@@ -172,6 +172,12 @@ KEYS = [
         {"bot2/-42/7", "bot1/-421/7"},
     ),
     (per_user, {}, {"7", "-42"}),
+    (
+        lambda o: f"group:{o.chat_id}" if o.chat_id < 0 else f"chat:{o.chat_id}",
+        {"group:-42": "group:-1000000000042"},
+        {"group:-421", "chat:42"},
+    ),
+    (lambda o: str(abs(o.chat_id)), {"42": "1000000000042"}, {"421"}),
 ]
 
 

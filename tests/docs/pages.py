@@ -1,4 +1,8 @@
-"""The pages of the documentation, and the Python code on them."""
+"""The pages of the documentation, and the Python code on them.
+
+What stands in ``python`` blocks is run. Code that needs what isn't installed stands in ``py``
+blocks, which look the same and are only compiled.
+"""
 
 import re
 from collections.abc import Iterator
@@ -20,9 +24,7 @@ class Block(NamedTuple):
 def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     section = ""
-    for found in re.finditer(
-        r"^## ([^\n]+)$|^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE
-    ):
+    for found in HEADING_OR_CODE.finditer(text):
         if found[1] is not None:
             section = found[1]
         else:

@@ -5,7 +5,9 @@ import functools
 import json
 import logging
 import re
+import shutil
 import sqlite3
+import sys
 from contextlib import closing
 
 import pytest
@@ -13,8 +15,9 @@ from aiogram import Bot, Dispatcher
 from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.fsm.context import FSMContext
+from aiogram.fsm.storage.base import StorageKey
 
-from gramkeep import StorageUnavailable
+from gramkeep import Sessions, StorageUnavailable
 from gramkeep.testing import TelegramServer
 
 from .pages import ROOT, blocks
@@ -216,21 +219,154 @@ async def test_hooks_registered_after_setup_run_when_no_handler_holds_a_session(
     assert order == ["handler", "hook"]
 
 
-async def test_a_dispatcher_started_again_says_that_its_sessions_are_closed(run, talk, caplog):
+async def test_a_dispatcher_started_again_counts_on(run, talk):
     module = await run("docs/index.md")
-    for _ in range(2):
+    for number in (1, 2):
         async with talk(module.dispatcher) as telegram:
-            await telegram.user("Ada").write("x")
-            await telegram.drained()
-    assert "it was closed" in caplog.text
+            assert await texts_of(telegram, "x") == [f"Message number {number} in this chat."]
+
+
+async def test_a_dispatcher_started_again_goes_on_in_memory_made_by_url(run, talk):
+    module = await run(AIOGRAM, through="Lazy sessions")
+    for number in (1, 2):
+        async with talk(module.dispatcher) as telegram:
+            assert await texts_of(telegram, "count") == [str(number)]
+
+
+async def test_a_multi_session_of_a_dispatcher_started_again_has_new_managers(run, talk):
+    module = await run("docs/guides/multi.md")
+    parts = module.memory.sessions.parts
+    for number in (1, 2):
+        async with talk(module.dispatcher) as telegram:
+            texts = [f"{number} from you, 1 speakers here"]
+            assert await texts_of(telegram, "x") == texts
+    assert module.memory.sessions.parts["user"] is not parts["user"]
+
+
+async def test_a_ready_manager_closed_by_a_hook_is_opened_with_its_dispatcher(run, talk):
+    module = await run("docs/guides/shutdown.md")
+    for _ in range(2):
+        async with talk(module.dispatcher):
+            assert await module.ready.get("42") == {"done": True}
+        with pytest.raises(StorageUnavailable, match="it was closed"):
+            await module.ready.get("42")
+
+
+# docs/guides
+
+
+async def test_migrating_in_the_background_of_a_bot(run, talk):
+    module = await run("docs/guides/migrations.md", through="All at once")
+    before = {"first": "Ada", "last": "Lovelace", "age": None}
+    await module.storage.write("43", {"v": 1, "__d": before})
+    async with talk(module.dispatcher):
+        while module.tasks:
+            await asyncio.sleep(0.01)
+    assert await module.storage.read("43") == {"v": 2, "__d": before}
+
+
+async def test_pruning_ends_with_its_bot(run, talk):
+    module = await run("docs/guides/lifetimes.md")
+    async with talk(module.dispatcher):
+        (task,) = module.tasks
+    await asyncio.sleep(0)
+    assert task.cancelled()
+    assert not module.tasks
+
+
+# docs/coming-from
+
+
+@pytest.mark.parametrize(
+    ("page", "section", "conversation"),
+    [
+        (
+            "grammy",
+            "Deleting and replacing",
+            {"/count": "Message number 1", "/reset": None, "/count ": "Message number 101"},
+        ),
+        ("gramio", "Clearing", {"/count": "Message number 1", "/reset": None}),
+        (
+            "aiogram-fsm",
+            "The data",
+            {
+                "/order": "What?",
+                "apples": "How many?",
+                "2": "2 apples",
+                "/order ": "What?",
+                "pears": "How many?",
+                "3": "2 apples, 3 pears",
+            },
+        ),
+    ],
+)
+async def test_the_bots_of_the_coming_from_pages_answer_as_they_should(
+    run, talk, page, section, conversation
+):
+    module = await run(f"docs/coming-from/{page}.md", through=section)
+    async with talk(module.dispatcher) as telegram:
+        ada = telegram.user("Ada")
+        for text, answer in conversation.items():
+            await ada.write(text)
+            if answer is None:
+                await telegram.drained()
+            else:
+                assert (await ada.next_answer()).text == answer
+
+
+async def test_fsm_data_is_brought_over_at_the_first_message(run, talk):
+    module = await run("docs/coming-from/aiogram-fsm.md")
+    async with talk(module.dispatcher) as telegram:
+        ada = telegram.user("Ada")
+        key = StorageKey(bot_id=telegram.bot.id, chat_id=ada.id, user_id=ada.id)
+        await module.dispatcher.storage.set_data(key, {"orders": ["1 plum"]})
+        texts = []
+        for text in ("/order", "apples", "2"):
+            await ada.write(text)
+            texts.append((await ada.next_answer()).text)
+        assert await module.dispatcher.storage.get_data(key) == {}
+    assert texts[-1] == "1 plum, 2 apples"
+
+
+async def test_an_adapter_reads_and_writes_the_texts_of_grammys_redis_storage(run):
+    module = await run("docs/coming-from/grammy.md")
+
+    class Client(dict):
+        async def get(self, key):
+            return super().get(key)
+
+        async def set(self, key, text):
+            self[key] = text
+
+        async def delete(self, key):
+            del self[key]
+
+    client = Client({"7": '{"v":1,"__d":{"count":3},"e":4102444800000}'})
+    sessions = Sessions(
+        initial=module.Counter, storage=module.JSONTexts(client), migrations={1: dict}
+    )
+    async with sessions.open("7") as session:
+        assert session.data.count == 3
+        session.data.count += 1
+    assert json.loads(client["7"]) == {"v": 1, "__d": {"count": 4}}
+    await sessions.delete("7")
+    assert client == {}
+
+
+def test_code_that_needs_what_is_not_installed_is_at_least_python():
+    """It stands in ``py`` blocks, which aren't run; all other Python is in ``python`` blocks."""
+    pages = {}
+    for path in (ROOT / "docs").rglob("*.md"):
+        for code in re.findall(r"(?ms)^```py\n(.*?)^```$", path.read_text("utf-8")):
+            compile(code, path, "exec")
+            pages[path.name] = pages.get(path.name, 0) + 1
+    assert pages == {"aiogram-fsm.md": 1, "ptb-persistence.md": 4}
 
 
 # docs/storages
 
 
 async def test_without_a_storage_a_warning_says_that_sessions_end_with_the_process(caplog):
-    from gramkeep import Sessions  # noqa: PLC0415
-
     with caplog.at_level(logging.WARNING, "gramkeep"):
         Sessions(initial=dict)
     assert "memory" in caplog.text
@@ -254,8 +390,6 @@ def words(sql):
 
 
 async def test_a_file_that_disappears_is_not_replaced_by_an_empty_one(tmp_path):
-    from gramkeep import Sessions  # noqa: PLC0415
-
     path = tmp_path / "bot.db"
     async with Sessions(initial=dict, storage=f"sqlite:///{path}") as sessions:
         await sessions.update("42", lambda data: {**data, "x": 1})
@@ -263,3 +397,65 @@ async def test_a_file_that_disappears_is_not_replaced_by_an_empty_one(tmp_path):
         with pytest.raises(StorageUnavailable):
             await sessions.get("42")
         assert not path.exists()
+
+
+async def test_a_table_that_is_dropped_is_made_up_again_by_the_next_start_only(tmp_path):
+    url = f"sqlite:///{tmp_path}/bot.db"
+    async with Sessions(initial=dict, storage=url) as sessions:
+        await sessions.update("42", lambda data: {**data, "x": 1})
+        with closing(sqlite3.connect(tmp_path / "bot.db")) as connection, connection:
+            connection.execute("DROP TABLE gramkeep_sessions")
+        for _ in range(2):
+            with pytest.raises(StorageUnavailable, match="no such table"):
+                await sessions.get("42")
+    async with Sessions(initial=dict, storage=url) as sessions:
+        assert await sessions.get("42") is None
+
+
+async def test_two_managers_on_one_url_conflict_and_on_one_storage_wait(tmp_path):
+    url = f"sqlite:///{tmp_path}/bot.db"
+
+    async def count(sessions):
+        async with sessions.open("42") as session:
+            before = session.data.get("count", 0)
+            await asyncio.sleep(0.05)
+            session.data["count"] = before + 1
+
+    async with (
+        Sessions(initial=dict, storage=url) as one,
+        Sessions(initial=dict, storage=url) as other,
+    ):
+        results = await asyncio.gather(count(one), count(other), return_exceptions=True)
+        assert sorted(type(result).__name__ for result in results) == [
+            "NoneType",
+            "SessionConflict",
+        ]
+        beside = Sessions(initial=dict, storage=one.storage)
+        await asyncio.gather(count(one), count(beside))
+        assert await one.get("42") == {"count": 3}
+
+
+async def test_a_backup_put_back_as_the_page_says_is_what_counts(tmp_path):
+    path = tmp_path / "bot.db"
+    script = """
+import asyncio, os, sys
+from gramkeep import Sessions
+async def save(value):
+    sessions = Sessions(initial=dict, storage="sqlite:///" + sys.argv[1])
+    await sessions.update("42", lambda _: {"value": value})
+    return sessions
+async def main():
+    await (await save("backup")).aclose()
+    import sqlite3; sqlite3.connect(sys.argv[1]).execute(f"VACUUM INTO '{sys.argv[1]}.backup'")
+    await save("later")
+    os._exit(0)
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, path)
+    assert await process.wait() == 0
+    assert path.with_name("bot.db-wal").exists()
+    for name in ("bot.db-wal", "bot.db-shm"):
+        path.with_name(name).unlink()
+    shutil.copy(path.with_name("bot.db.backup"), path)
+    async with Sessions(initial=dict, storage=f"sqlite:///{path}") as sessions:
+        assert await sessions.get("42") == {"value": "backup"}

@@ -812,6 +812,35 @@ async def test_a_group_that_becomes_a_supergroup_keeps_its_sessions(
     }
 
 
+async def test_error_handlers_of_an_upgraded_group_get_the_new_chats_session(
+    telegram, polling, dispatcher, storage
+):
+    session(initial=Counter, storage=storage).setup(dispatcher)
+
+    @dispatcher.message(F.text)
+    async def count(message: Message, session: Counter) -> SendMessage:
+        session.count += 1
+        return message.answer("ok")
+
+    @dispatcher.message()
+    async def fail(message: Message, session: Counter) -> None:
+        raise ValueError("on purpose")
+
+    @dispatcher.errors()
+    async def note(event: ErrorEvent, session: Counter) -> None:
+        session.seen.append("error")
+
+    ada = telegram.user("Ada")
+    group = telegram.group("Friends", members=[ada])
+    async with polling(dispatcher):
+        await ada.write("x", chat=group)
+        await telegram.answers(1)
+        supergroup = await group.upgrade(by=ada)
+        while ((await stored(storage, str(supergroup.id))) or {}).get("seen") != ["error"] * 2:
+            await asyncio.sleep(0.01)
+    assert {key async for key in storage.scan()} == {str(supergroup.id)}
+
+
 async def test_the_same_update_delivered_twice_is_handled_in_turn(
     telegram, polling, dispatcher, storage
 ):

@@ -94,16 +94,21 @@ class BoundCodec(ABC):
             back = self.decode(encoded, key)
         except CodecError as error:
             raise CodecError(f"it would not load again ({error.reason})", error.path) from error
-        try:
-            found = None if alike(value, back) else next(differences(value, back), None)
-        except RecursionError as error:
-            raise CodecError("it is nested too deeply to be compared with its reload") from error
-        except Exception as error:  # the comparisons of a user's own types may raise anything
-            reason = f"comparing it with its reload raised {type(error).__name__}: {error}"
-            raise CodecError(reason) from error
-        if found is not None:
-            path, reason = found
-            raise CodecError(reason, path)
+        refuse_differences(value, back)
+
+
+def refuse_differences(value: Any, back: Any) -> None:
+    """Raise `CodecError` with the first thing that ``back``, the reload of ``value``, has not."""
+    try:
+        found = None if alike(value, back) else next(differences(value, back), None)
+    except RecursionError as error:
+        raise CodecError("it is nested too deeply to be compared with its reload") from error
+    except Exception as error:  # the comparisons of a user's own types may raise anything
+        reason = f"comparing it with its reload raised {type(error).__name__}: {error}"
+        raise CodecError(reason) from error
+    if found is not None:
+        path, reason = found
+        raise CodecError(reason, path)
 
 
 class Codec(ABC):

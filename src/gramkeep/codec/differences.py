@@ -18,6 +18,10 @@ from uuid import UUID
 # Where types are the same, these are the same if they are equal.
 _PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None), date, timedelta, UUID})
 _LOST: Final = object()
+# Where classes name the attributes that make their objects up.
+_OF_MODELS: Final = "__pydantic_fields__"
+_NAMES: Final = ("__dataclass_fields__", "__struct_fields__", _OF_MODELS)
+_MORE_IN_MODELS: Final = ("__pydantic_extra__", "__pydantic_private__")
 
 
 def alike(value: Any, back: Any) -> bool:
@@ -40,11 +44,13 @@ def alike(value: Any, back: Any) -> bool:
             and all(map(alike, value, back))  # a reload has the keys in the same order
             and all(map(alike, value.values(), back.values()))
         )
-    names = getattr(kind, "__dataclass_fields__", None)
-    if names is None:
-        names = getattr(kind, "__struct_fields__", None)
-        if names is None:
-            return not any(True for _ in differences(value, back))
+    if kind is datetime:
+        return bool(value == back) and value.utcoffset() == back.utcoffset()
+    for attribute in _NAMES:
+        if (names := getattr(kind, attribute, None)) is not None:
+            break
+    else:
+        return not any(True for _ in differences(value, back))
     for name in names:
         part, other = getattr(value, name, None), getattr(back, name, None)
         if type(part) in _PLAIN and type(part) is type(other):  # spares most of the calls
@@ -52,7 +58,9 @@ def alike(value: Any, back: Any) -> bool:
                 return False
         elif not alike(part, other):
             return False
-    return True
+    return attribute is not _OF_MODELS or all(
+        alike(getattr(value, more, None), getattr(back, more, None)) for more in _MORE_IN_MODELS
+    )
 
 
 def differences(value: Any, back: Any, path: str = "$") -> Iterator[tuple[str, str]]:
@@ -153,12 +161,12 @@ def parts_of(value: Any) -> dict[str, Any] | None:
     elif (names := getattr(kind, "__struct_fields__", None)) is None:
         if (attributes := getattr(kind, "__attrs_attrs__", None)) is not None:
             names = [attribute.name for attribute in attributes]
-        elif (names := getattr(kind, "__pydantic_fields__", None)) is None:
+        elif (names := getattr(kind, _OF_MODELS, None)) is None:
             return None
         elif getattr(kind, "__pydantic_root_model__", False):
             return {"": value.root}
     parts = {f".{name}": getattr(value, name, None) for name in names}
-    for more in ("__pydantic_extra__", "__pydantic_private__"):
+    for more in _MORE_IN_MODELS:
         parts |= {f".{name}": part for name, part in (getattr(value, more, None) or {}).items()}
     return parts
 

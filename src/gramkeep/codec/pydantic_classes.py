@@ -45,6 +45,10 @@ class Models:
     def __init__(self, models: Iterable[type]) -> None:
         self._adapters = {model: _adapter(model) for model in models}
 
+    def may_leave_out(self) -> bool:
+        """Whether a model may change without a change in what is written of it."""
+        return any(_leaves_out(adapter.core_schema) for adapter in self._adapters.values())
+
     def to_raw_json(self, value: Any) -> msgspec.Raw:
         """Write a model down as a part of JSON: an ``enc_hook``."""
         return msgspec.Raw(self._adapter_of(value).serializer.to_json(value, **EXACTLY))
@@ -97,22 +101,32 @@ class PydanticDataclasses:
     def validating(self, decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         """Have what ``decode`` gives validated by pydantic."""
         from pydantic import ValidationError  # noqa: PLC0415
+        from pydantic.fields import FieldInfo  # noqa: PLC0415
         from pydantic_core import ArgsKwargs  # noqa: PLC0415
 
         def decode_and_validate(data: bytes) -> Any:
             value = decode(data)
             for path, item in self._found_in(value, "$"):
                 kind: type[Any] = type(item)
-                named = kind.__dataclass_fields__.values()
-                arguments = {field.name: getattr(item, field.name) for field in named if field.init}
+                # A pydantic Field() as a default is nothing that msgspec knows: it stands itself
+                # where there is no value.
+                arguments = {
+                    name: given
+                    for name, field in kind.__dataclass_fields__.items()
+                    if field.init and type(given := getattr(item, name)) is not FieldInfo
+                }
+                new = object.__new__(kind)
                 try:
                     # What the class itself does when it is called, but for the aliases.
                     self._adapters[kind].validator.validate_python(
-                        ArgsKwargs((), arguments), self_instance=object.__new__(kind), **BY_NAME
+                        ArgsKwargs((), arguments), self_instance=new, **BY_NAME
                     )
                 except ValidationError as error:
                     refusal = _refusal(error, None)
                     raise CodecError(refusal.reason, path + refusal.path[1:]) from error
+                for name, field in kind.__dataclass_fields__.items():
+                    if field.init:
+                        object.__setattr__(item, name, getattr(new, name))
             return value
 
         return decode_and_validate
@@ -145,6 +159,30 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     adapter: TypeAdapter[Any] = pydantic.TypeAdapter(kind)
     adapter.rebuild(raise_errors=True)
     return adapter
+
+
+def _leaves_out(schema: Any) -> bool:
+    """Whether pydantic's schema has private attributes, excluded fields or users' serializers."""
+    seen: set[int] = set()
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, list | tuple):
+            waiting += part
+        elif isinstance(part, dict):
+            waiting += part.values()
+            serialization = part.get("serialization")
+            if (
+                (part.get("type") == "model" and part["cls"].__private_attributes__)
+                or part.get("serialization_exclude")
+                or part.get("serialization_exclude_if")
+                or (isinstance(serialization, dict) and "function" in serialization)
+            ):
+                return True
+    return False
 
 
 def _refusal(error: ValidationError, data: bytes | None) -> CodecError:

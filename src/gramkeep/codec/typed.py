@@ -10,7 +10,13 @@ from typing import Any, ClassVar, Final, NamedTuple
 import msgspec
 from msgspec import inspect
 
-from gramkeep.codec.base import BoundCodec, Codec, CodecError, EnvelopeFound
+from gramkeep.codec.base import (
+    BoundCodec,
+    Codec,
+    CodecError,
+    EnvelopeFound,
+    refuse_differences,
+)
 from gramkeep.codec.comparing import alike_in
 from gramkeep.codec.differences import alike, children, differences, type_name
 from gramkeep.codec.pydantic_classes import (
@@ -85,6 +91,7 @@ class TypedCodec(Codec):
                     "enums",
                 )
         model_types = [kind.cls for kind in kinds if isinstance(kind, inspect.CustomType)]
+        bound_class = _BoundTyped
         if model_types:
             models = Models(model_types)
             write = models.to_raw_json if format_.is_json else models.to_builtins
@@ -92,6 +99,8 @@ class TypedCodec(Codec):
             decode = format_.decoder(data_type, dec_hook=models.from_builtins).decode
             if format_.is_json and is_model(data_type):  # the same, by the shortest way
                 encode, decode = models.to_json(data_type), models.from_json(data_type)
+            if models.may_leave_out():
+                bound_class = _BoundVerifying
         else:
             encode = format_.encoder().encode
             decode = format_.decoder(data_type).decode
@@ -102,7 +111,7 @@ class TypedCodec(Codec):
         ]
         if dataclasses:
             decode = PydanticDataclasses(dataclasses).validating(decode)
-        return _BoundTyped(
+        return bound_class(
             encode,
             decode,
             format_.decoder().decode,
@@ -178,6 +187,21 @@ class _BoundTyped(BoundCodec):
             raise EnvelopeFound
 
 
+class _BoundVerifying(_BoundTyped):
+    """For models of which part isn't written: that this is lost shows in no change of bytes."""
+
+    __slots__ = ()
+
+    def encode(self, value: Any, key: str) -> bytes:
+        encoded = super().encode(value, key)
+        try:
+            back = self.decode(encoded, key)
+        except CodecError:
+            return encoded  # the check refuses it, should it be about to be written
+        refuse_differences(value, back)
+        return encoded
+
+
 def _undecodable(error: Exception) -> CodecError:
     if isinstance(error, RecursionError):
         return CodecError("it is nested too deeply")
@@ -186,7 +210,7 @@ def _undecodable(error: Exception) -> CodecError:
     path = "$" if found is None else found["path"]
     if isinstance(inner := error.__cause__, CodecError):  # of a pydantic model at this path
         return CodecError(inner.reason, path + inner.path[1:])
-    if not isinstance(error, ValueError):
+    if not isinstance(error, ValueError | msgspec.MsgspecError):  # raised by the user's class
         reason = f"{type(error).__name__}: {reason}"
     return CodecError(reason if found is None else reason[: found.start()], path)
 

@@ -31,6 +31,8 @@ __all__ = ["lazy_session", "origin_of", "session"]
 
 T = TypeVar("T")
 
+ORIGIN_KEY = "gramkeep_origin"  # where an update's data has its `Origin`
+
 Handler: TypeAlias = Callable[[TelegramObject, dict[str, Any]], Awaitable[Any]]
 
 
@@ -115,7 +117,7 @@ class _Hook:
     ) -> Any:
         assert isinstance(update, Update)  # noqa: S101 - the observer of updates has no others
         self._watch_filters(dispatcher, update)
-        origin = await self._follow_upgrade(origin_of(update, data))
+        origin = data[ORIGIN_KEY] = await self._follow_upgrade(origin_of(update, data))
         async with AsyncExitStack() as stack:
             await _enter(self._plugins, origin, stack, data)
             try:
@@ -162,9 +164,8 @@ class _Hook:
         asking = [plugin for plugin in self._plugins if _asks(data["handler"], plugin)]
         if not asking:
             return await handler(event, data)
-        origin = origin_of(event.update, data)
         async with AsyncExitStack() as stack:
-            await _enter(asking, origin, stack, data)
+            await _enter(asking, data[ORIGIN_KEY], stack, data)
             for plugin in asking:
                 await _hand_over(plugin, data[plugin.sessions.options.handle_key], data)
             return await handler(event, data)

@@ -20,6 +20,7 @@ class MemorySessionStorage(Storage):
     """
 
     transactional = True
+    outlives_closing = True
 
     def __init__(self, time_to_live: Lifetime | None = None) -> None:
         self.name = "memory://"
