@@ -55,6 +55,7 @@ class Session(Generic[T]):
     __slots__ = (
         "_baseline",
         "_data",
+        "_is_current",
         "_is_new",
         "_keeper",
         "_key",
@@ -77,6 +78,7 @@ class Session(Generic[T]):
         self._data: T | None = None
         self._record: Record | None = None
         self._is_new = True
+        self._is_current = True  # what is stored has the form in which it would be stored today
         self._baseline: bytes | None = None  # what the unchanged data encodes to
         self._ticket: Ticket | None = None
         self._lock: asyncio.Lock | None = None

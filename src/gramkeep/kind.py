@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Sequence
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from gramkeep.codec import CodecError
@@ -34,8 +34,6 @@ T = TypeVar("T")
 
 # Kinds over one storage share its locks: what is first come, first served, is the record.
 _locks_of: WeakValueDictionary[int, KeyLocks] = WeakValueDictionary()
-
-Change: TypeAlias = tuple["Kind[Any]", Session[Any], Put]
 
 WRITTEN_HERE: Final = object()  # the token of a value that no storage has told one of yet
 
@@ -68,7 +66,7 @@ class Kind(Generic[T]):
         """Write the session if it differs from what is stored; see `Session.save`."""
         change = await self.change_of(session)
         if change is not None:
-            await write([(self, session, change)])
+            await write([change])
 
     async def clear(self, session: Session[Any]) -> None:
         """Delete the session and make its data initial again; see `Session.clear`."""
@@ -79,7 +77,7 @@ class Kind(Generic[T]):
         else:
             expected = ANY
         if expected is not ABSENT:
-            await write([(self, session, Put(session._stored_key, DELETE, expected))])
+            await write([Change(self, session, Put(session._stored_key, DELETE, expected))])
         self._become(session, None, data, baseline)
         session._is_new = True
 
@@ -145,17 +143,17 @@ class Kind(Generic[T]):
     ) -> None:
         """Make the data of what was read, ``unless`` the session came into that state meanwhile."""
         loaded = None if record is None else await self.decode(session._stored_key, record.value)
-        if record is None or loaded is None or loaded.is_expired:
+        is_new = loaded is None or loaded.is_expired
+        if loaded is None or loaded.is_expired:
             data, baseline = await self._initial(session)
-        elif loaded.is_current:
-            data, baseline = loaded.data, record.value
-        else:  # migrated: saved in its new form when it changes
-            data, baseline = loaded.data, self._encode(session._stored_key, loaded.data)
+        else:
+            data, baseline = loaded.data, loaded.encoded
         if session._state is not unless:
             self._become(session, record, data, baseline)
-            session._is_new = record is None or loaded is None or loaded.is_expired
+            session._is_new = is_new
+            session._is_current = is_new or (loaded is not None and loaded.is_current)
 
-    async def change_of(self, session: Session[Any]) -> Put | None:
+    async def change_of(self, session: Session[Any]) -> Change | None:
         """Say what has to be written for this session, ``None`` for nothing."""
         if session._mirror is not None:
             session._mirror.pull()
@@ -167,31 +165,23 @@ class Kind(Generic[T]):
         if data is None:
             if not is_assigned and (record is None or self._encode(key, None) == session._baseline):
                 return None
-            return Put(key, DELETE, await self._basis(session))
+            return Change(self, session, Put(key, DELETE, await self._basis(session)))
         encoded = self._encode(key, data)
         if not is_assigned and self._is_unchanged(session, data, encoded):
             if record is None or self.ttl is None or self.options.refresh_ttl == "write":
                 return None
-            return Put(key, KEEP, ANY, self.ttl)
+            return Change(self, session, Put(key, KEEP, ANY, self.ttl))
         try:
             self._codec.check(data, encoded, key)
+            sealed = self._codec.seal(encoded, key)
         except CodecError as error:
             raise self._encode_error(key, error) from error
         limit = self.options.max_bytes
-        if len(encoded) > limit:
-            size = len(encoded)
+        if len(sealed) > limit:
+            size = len(sealed)
             raise SessionTooLarge(key=key, storage=self.storage_name, size=size, limit=limit)
-        return Put(key, encoded, await self._basis(session), self.ttl)
-
-    def settle(self, session: Session[Any], change: Put, began: float) -> None:
-        """Note that a change was written, at the earliest when it ``began``."""
-        if isinstance(change.value, bytes):
-            expires_at = None if change.ttl is None else began + change.ttl
-            session._record = Record(change.value, WRITTEN_HERE, expires_at)
-            session._baseline = change.value
-        elif change.value is DELETE:
-            session._record = session._baseline = None
-        session._state = State.LOADED
+        put = Put(key, sealed, await self._basis(session), self.ttl)
+        return Change(self, session, put, encoded)
 
     async def decode(self, key: str, value: bytes) -> Loaded:
         """Make the data of stored bytes, migrating it if it is of an older version."""
@@ -277,36 +267,55 @@ class Kind(Generic[T]):
         )
 
 
+class Change(NamedTuple):
+    """What has to be written for one session; ``encoded`` is what the data in it encodes to."""
+
+    kind: Kind[Any]
+    session: Session[Any]
+    put: Put
+    encoded: bytes | None = None
+
+    def settle(self, began: float) -> None:
+        """Note that it was written, at the earliest when that ``began``: the next builds on it."""
+        session, put = self.session, self.put
+        if isinstance(put.value, bytes):
+            expires_at = None if put.ttl is None else began + put.ttl
+            session._record = Record(put.value, WRITTEN_HERE, expires_at)
+            session._baseline = self.encoded
+        elif put.value is DELETE:
+            session._record = session._baseline = None
+        session._state = State.LOADED
+
+
 async def write(changes: Sequence[Change]) -> None:
     """Write changes of sessions in one storage, all or none where it has transactions.
 
     Raises `SessionConflict`, `StorageUnavailable`.
     """
-    first = changes[0][0]
-    storage = first.storage
-    for kind, _, put in changes:
-        kind.check_open(put.key)
+    storage = changes[0].kind.storage
+    for change in changes:
+        change.kind.check_open(change.put.key)
     began = time.time()
     try:
         outcomes = await storage.put(
-            [put for _, _, put in changes], atomic=storage.transactional and len(changes) > 1
+            [change.put for change in changes], atomic=storage.transactional and len(changes) > 1
         )
     except StorageUnavailable as error:
-        raise first.unavailable(changes[0][2].key, error.reason) from error
+        raise changes[0].kind.unavailable(changes[0].put.key, error.reason) from error
     undone = storage.transactional and not all(outcomes)
     again: list[Change] = []
-    for (kind, session, put), done in zip(changes, outcomes, strict=True):
-        record = session._record
+    for change, done in zip(changes, outcomes, strict=True):
+        put, record = change.put, change.session._record
         if not done and record is not None and _is_past(record.expires_at):
             # It expired while the handler ran: nobody changed it, so it is simply new.
-            session._record = None
-            again.append((kind, session, Put(put.key, put.value, ABSENT, put.ttl)))
+            change.session._record = None
+            again.append(change._replace(put=Put(put.key, put.value, ABSENT, put.ttl)))
         elif not done:
-            raise SessionConflict(key=put.key, storage=kind.storage_name)
+            raise SessionConflict(key=put.key, storage=change.kind.storage_name)
         elif undone:
-            again.append((kind, session, put))
+            again.append(change)
         else:
-            kind.settle(session, put, began)
+            change.settle(began)
     if again:
         await write(again)
 

@@ -146,7 +146,7 @@ class MultiHandle:
             kind = _kind(session)
             change = await kind.change_of(session)
             if change is not None:
-                of_storage[id(kind.storage)].append((kind, session, change))
+                of_storage[id(kind.storage)].append(change)
         for changes in of_storage.values():
             await write(changes)
 

@@ -19,17 +19,21 @@ from gramkeep.envelope import (
 class Loaded(NamedTuple):
     """What stored bytes stand for.
 
-    ``is_current``: they are in the form in which they would be stored today.
-    ``is_expired``: they are there, but count as absent; ``data`` is ``None``.
+    ``encoded`` is what ``data`` encodes to, in today's form. ``is_current``: it is that form in
+    which they are stored. ``is_expired``: they are there, but count as absent.
     """
 
     data: Any
+    encoded: bytes
     is_current: bool = True
     is_expired: bool = False
 
 
 class StateCodec:
-    """Encodes one type of state, in an envelope where there are versions to be told apart."""
+    """Encodes one type of state, in an envelope where there are versions to be told apart.
+
+    ``encode`` and ``decode``, ``check`` and ``is_same`` are about bytes before they are sealed.
+    """
 
     def __init__(self, codec: Codec, data_type: Any, migrations: Migrations | None) -> None:
         self._versions = Versions(migrations)
@@ -69,35 +73,46 @@ class StateCodec:
                 pass
         return self._open(stored, key).data
 
+    def seal(self, encoded: bytes, key: str) -> bytes:
+        """Make what is stored, compressed or encrypted as the codec has it; or `CodecError`."""
+        return self._bare.seal(encoded, key)
+
+    def unseal(self, stored: bytes, key: str) -> bytes:
+        """Make the encoded bytes again of what is stored. Raises `CodecError`."""
+        return self._bare.unseal(stored, key)
+
     async def load(self, stored: bytes, key: str) -> Loaded:
-        """Make the state of bytes in any form, migrating them.
+        """Make the state of stored bytes in any form, migrating them.
 
         Raises `CodecError`, `NewerVersion`.
         """
+        encoded = self.unseal(stored, key)
+        is_current = self._bare.is_sealed_as_now(stored)
         if self.newest is None:
             try:
-                return Loaded(self._bare.decode(stored, key))
+                return Loaded(self._bare.decode(encoded, key), encoded, is_current)
             except EnvelopeFound:
                 pass
         problem: CodecError | None = None
         try:
-            envelope = self._open(stored, key)
+            envelope = self._open(encoded, key)
         except CodecError as error:
             problem = error
         if problem is not None or envelope.version != self.newest:
             # Of another form: today's type would read it wrongly, or not at all.
-            envelope = self._open_any(stored, key)
+            envelope = self._open_any(encoded, key)
         if is_expired(envelope):
-            return Loaded(None, is_expired=True)
+            return Loaded(None, encoded, is_expired=True)
         if envelope.version != self.newest:
             try:
-                data = await self._versions.migrate(envelope.data, envelope.version)
+                migrated = await self._versions.migrate(envelope.data, envelope.version)
             except MigrationFailed as error:
                 raise CodecError(error.reason) from error
-            return Loaded(self.decode(self.encode(data, key), key), is_current=False)
+            data = self.decode(self.encode(migrated, key), key)
+            return Loaded(data, self.encode(data, key), is_current=False)
         if problem is not None:
             raise problem
-        return Loaded(envelope.data)
+        return Loaded(envelope.data, encoded, is_current)
 
     def _form(self, data: Any) -> tuple[BoundCodec, Any]:
         if self.newest is not None:

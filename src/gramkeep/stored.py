@@ -25,7 +25,7 @@ log = logging.getLogger("gramkeep")
 class MigrationReport:
     """How far `Sessions.migrate_all` has come.
 
-    ``migrated`` counts sessions that were of an older version, ``current`` those that weren't;
+    ``migrated`` counts sessions that were of an older form, ``current`` those that weren't;
     ``failed`` has the error of each that was left as it was, by key.
     """
 
@@ -141,7 +141,7 @@ class StoredSessions(Generic[T]):
                 return False
             old.data = None  # deletes it
             changes = [
-                (self.kind, session, change)
+                change
                 for session in (new, old)  # so that where both aren't one step, none is lost
                 if (change := await self.kind.change_of(session)) is not None
             ]
@@ -170,7 +170,10 @@ class StoredSessions(Generic[T]):
         dry_run: bool = False,
         progress: Callable[[MigrationReport], Any] | None = None,
     ) -> MigrationReport:
-        """Bring every stored session to the newest version, one at a time, each held meanwhile.
+        """Bring every stored session to today's form, one at a time, each held meanwhile.
+
+        That is its newest version, sealed as the codec seals today: with the first encryption
+        key, say.
 
         With ``dry_run`` nothing is written: the report says what would be. ``progress`` is called
         with the report after each. What is done stays done, so that a run that was broken off is
@@ -185,7 +188,7 @@ class StoredSessions(Generic[T]):
                     if record is None:
                         continue
                     await self.kind.accept(session, record)
-                    if session._baseline == record.value or session.is_new:
+                    if session._is_current:
                         report.current += 1
                     else:
                         report.migrated += 1
@@ -193,7 +196,7 @@ class StoredSessions(Generic[T]):
                             session._baseline = None  # it has to be written as it is
                             change = await self.kind.change_of(session)
                             assert change is not None  # noqa: S101 - of no baseline, all differs
-                            await write([(self.kind, session, change)])
+                            await write([change])
             except GramkeepError as error:
                 report.failed[key] = error
             if progress is not None:
