@@ -93,12 +93,13 @@ class StateCodec:
                 return Loaded(self._bare.decode(encoded, key), encoded, is_current)
             except EnvelopeFound:
                 pass
+        envelope: Envelope[Any] | None = None
         problem: CodecError | None = None
         try:
             envelope = self._open(encoded, key)
         except CodecError as error:
             problem = error
-        if problem is not None or envelope.version != self.newest:
+        if envelope is None or envelope.version != self.newest:
             # Of another form: today's type would read it wrongly, or not at all.
             envelope = self._open_any(encoded, key)
         if is_expired(envelope):

@@ -31,5 +31,5 @@ class TestTheShelfOfTheGuide(StorageConformance):
 
 
 def test_the_shelf_of_the_guide_needs_nothing_but_python():
-    assert first_block().startswith("import shelve\n\n\nclass Shelf:")
+    assert first_block().startswith("import shelve\nfrom pathlib import Path\n\n\nclass Shelf:")
     assert shelve.Shelf

@@ -134,6 +134,7 @@ class Folder:
                 os.close(descriptor)
 
     def _wait_for(self, descriptor: int, kind: int, deadline: float) -> None:
+        assert fcntl is not None  # noqa: S101 - its caller has looked, for the type checker
         pause = 0.0005
         while True:
             try:

@@ -53,8 +53,9 @@ class Hooks:
 @asynccontextmanager
 async def promptly() -> AsyncIterator[None]:
     """Fail, rather than hang, if what is inside doesn't come to an end."""
+    limit = asyncio.timeout(PATIENCE)
     try:
-        async with asyncio.timeout(PATIENCE) as limit:
+        async with limit:
             yield
     except TimeoutError:
         assert not limit.expired(), f"no answer within {PATIENCE:g} s"
