@@ -107,18 +107,12 @@ class Sessions(StoredSessions[T]):
         lazy = self.options.lazy if lazy is None else lazy
         return _Opened(self, key, self.kind.prefix + key, origin, lazy=lazy)
 
-    async def open_for(
-        self, origin: Any, *, lazy: bool | None = None
-    ) -> AbstractAsyncContextManager[Session[T]]:
+    async def open_for(self, origin: Any, *, lazy: bool | None = None) -> _Opened[T]:
         """Hold the session of an update: as `open`, under the key that the update has.
 
         For an update without one the handle is given all the same, and raises `NoSessionKey`
         when it is used. For writers of integrations.
         """
-        return await self.handle_for(origin, lazy=lazy)
-
-    async def handle_for(self, origin: Any, *, lazy: bool | None = None) -> _Opened[T]:
-        """Make the handle for an update, neither entered nor loaded; see `open_for`."""
         lazy = self.options.lazy if lazy is None else lazy
         try:
             key = await session_key(self.options.get_session_key, origin)

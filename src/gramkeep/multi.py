@@ -191,7 +191,7 @@ class MultiSessions:
     ) -> AbstractAsyncContextManager[MultiHandle]:
         """Hold all parts for one update; see `Sessions.open_for`."""
         parts: dict[str, Session[Any]] = {
-            name: await sessions.handle_for(origin, lazy=True)
+            name: await sessions.open_for(origin, lazy=True)
             for name, sessions in self.parts.items()
         }
         return _OpenedMulti(self, parts, lazy=self.options.lazy if lazy is None else lazy)

@@ -92,7 +92,7 @@ class _Hook:
 
     def __init__(self) -> None:
         self._plugins: list[session[Any]] = []
-        self._dispatcher_filters_seen: set[str] = set()
+        self._watched_types: set[str] = set()
 
     def install(self, dispatcher: Dispatcher) -> None:
         dispatcher.update.outer_middleware(partial(self._around_update, dispatcher))
@@ -176,9 +176,9 @@ class _Hook:
             event_type = update.event_type
         except UpdateTypeLookupError:
             return
-        if event_type in self._dispatcher_filters_seen:
+        if event_type in self._watched_types:
             return
-        self._dispatcher_filters_seen.add(event_type)
+        self._watched_types.add(event_type)
         for router in dispatcher.chain_tail:
             observer = router.observers[event_type]
             for handler in (observer._handler, *observer.handlers):  # noqa: SLF001 - its own filters
