@@ -699,6 +699,27 @@ async def test_a_lazy_session_is_replaced_after_it_was_loaded(lazily, lazy_ctx, 
     assert await storage.value("42") == b'{"count":6}'
 
 
+async def test_a_lazy_session_is_deleted_by_none_after_it_was_loaded(lazily, lazy_ctx, storage):
+    await storage.place("42", b'{"count":5}')
+
+    async def handler(ctx):
+        assert (await ctx.session).count == 5
+        ctx.session = None
+
+    await asyncio.wait_for(run(lazily, lazy_ctx, handler), 5)
+    assert await storage.value("42") is None
+
+
+async def test_a_lazy_session_that_is_only_read_is_not_written(lazily, lazy_ctx, storage):
+    await storage.place("42", b'{"count":5}')
+
+    async def handler(ctx):
+        assert (await ctx.session).count == 5
+
+    await run(lazily, lazy_ctx, handler)
+    assert storage.puts == []
+
+
 async def test_saving_a_lazy_session_saves_what_was_assigned(lazily, lazy_ctx, storage):
     async def handler(ctx):
         ctx.session = Counter(9)
