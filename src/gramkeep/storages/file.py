@@ -10,21 +10,21 @@ from __future__ import annotations
 import math
 import os
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-from gramkeep.errors import ConfigurationError, StorageUnavailable
+from gramkeep.errors import ConfigurationError
 from gramkeep.lifetime import Lifetime, positive_seconds
-from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Lease, Put, Record, Storage
+from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Put, Record
 from gramkeep.storages.file_folder import Changes, Folder, content_of, is_temporary
 from gramkeep.storages.file_layout import GramkeepLayout, GrammyLayout, Layout, Stored
-from gramkeep.storages.worker import Job, Read, Worker, Write
+from gramkeep.storages.url_options import url_options
+from gramkeep.storages.worker import Job, Read, Worker, WorkerStorage, Write
 
 SWEEP_EVERY: Final = 60.0  # seconds between two looks for what is expired or left over
 SWEEP_AT_MOST: Final = 500  # files looked at by one of them
@@ -38,7 +38,7 @@ OPTIONS: Final = {"layout", "synchronous", "busy_timeout"}
 T = TypeVar("T")
 
 
-class FileStorage(Storage):
+class FileStorage(WorkerStorage):
     """Keeps every session in a file of its own, in the folder ``path``.
 
     The folder is created at first use, the one that it stands in isn't.
@@ -61,6 +61,7 @@ class FileStorage(Storage):
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         busy_timeout: Lifetime = 10.0,
     ) -> None:
+        super().__init__()
         path = os.fspath(path)
         if not path or "\0" in path:
             text = f"FileStorage needs the path of a folder, not {path!r}"
@@ -81,8 +82,6 @@ class FileStorage(Storage):
             synchronous=synchronous,
             busy_timeout=positive_seconds("busy_timeout", busy_timeout),
         )
-        self._worker: Worker | None = None
-        self._closed = False
 
     @classmethod
     def from_url(cls, url: str) -> FileStorage:
@@ -98,28 +97,9 @@ class FileStorage(Storage):
                 "a folder in the one that the program runs in"
             )
             raise ConfigurationError(text)
-        options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if unknown := options.keys() - OPTIONS:
-            text = f"storage URL {url!r}: unknown option {', '.join(sorted(unknown))}"
-            raise ConfigurationError(text)
-        if "busy_timeout" in options:
-            try:
-                options["busy_timeout"] = float(options["busy_timeout"])
-            except ValueError:
-                text = f"storage URL {url!r}: busy_timeout must be a number of seconds"
-                raise ConfigurationError(text) from None
+        options = url_options(url, OPTIONS)
         path = unquote(parts.netloc + parts.path)
         return cls(path.removeprefix("/") if os.name == "nt" else path, **options)
-
-    async def get(self, keys: Sequence[str], lease: Lease | None = None) -> list[Record | None]:
-        """Read several keys."""
-        return await self._call(Read(keys))
-
-    async def put(
-        self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
-    ) -> list[bool]:
-        """Carry out several changes, together with others that wait."""
-        return await self._call(Write(puts))
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over all keys that start with ``prefix``, in no order."""
@@ -129,25 +109,9 @@ class FileStorage(Storage):
                 yield key
             page = _Page(prefix, page.files)
 
-    async def aclose(self) -> None:
-        """Finish what was asked before. Idempotent."""
-        self._closed = True
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await worker.stop()
-
-    async def _call(self, job: Job[T]) -> T:
-        if self._closed:
-            raise StorageUnavailable(storage=self.name, reason="it was closed")
-        worker = self._worker
-        if worker is None or worker.pid != os.getpid():  # threads don't survive a fork
-            files = _Files(self._make_folder(), self._layout)
-            worker = self._worker = Worker(self.name, files.process, lambda: None)
-            weakref.finalize(self, worker.dismiss)
-        try:
-            return await worker.submit(job)
-        except OSError as error:
-            raise StorageUnavailable(storage=self.name, reason=str(error)) from error
+    def _begin(self) -> Worker:
+        files = _Files(self._make_folder(), self._layout)
+        return Worker(self.name, files.process, lambda: None)
 
 
 class _Page(Job[list[str] | None]):

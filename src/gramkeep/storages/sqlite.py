@@ -12,23 +12,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Literal
+from urllib.parse import unquote, urlsplit
 
-from gramkeep.errors import ConfigurationError, StorageUnavailable
+from gramkeep.errors import ConfigurationError
 from gramkeep.lifetime import Lifetime, positive_seconds
-from gramkeep.storage import Lease, Put, Record, Storage
 from gramkeep.storages.sqlite_database import LAYOUTS, Database, Page, Prune
-from gramkeep.storages.worker import Job, Read, Worker, Write
+from gramkeep.storages.url_options import url_options
+from gramkeep.storages.worker import Worker, WorkerStorage
 
-T = TypeVar("T")
 
-
-class SQLiteStorage(Storage):
+class SQLiteStorage(WorkerStorage):
     """Keeps sessions in the SQLite file at ``path``, which is created at first use.
 
     ``synchronous``: ``"FULL"``, every answered save survives a power cut; ``"NORMAL"``, it
@@ -53,6 +50,7 @@ class SQLiteStorage(Storage):
         layout: Literal["gramkeep", "gramio"] = "gramkeep",
         table: str | None = None,
     ) -> None:
+        super().__init__()
         path = os.fspath(path)
         if not path or path == ":memory:" or "\0" in path:
             text = f"SQLiteStorage needs the path of a file, not {path!r}; see also memory://"
@@ -76,8 +74,6 @@ class SQLiteStorage(Storage):
             synchronous=synchronous,
             busy_timeout=positive_seconds("busy_timeout", busy_timeout),
         )
-        self._worker: Worker | None = None
-        self._closed = False
 
     @classmethod
     def from_url(cls, url: str) -> SQLiteStorage:
@@ -89,27 +85,8 @@ class SQLiteStorage(Storage):
         if parts.netloc or len(parts.path) < 2:  # noqa: PLR2004 - a slash and a name
             text = f"storage URL {url!r}: write sqlite:///bot.db, or sqlite:////var/lib/bot.db"
             raise ConfigurationError(text)
-        options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if unknown := options.keys() - {"synchronous", "busy_timeout", "layout", "table"}:
-            text = f"storage URL {url!r}: unknown option {', '.join(sorted(unknown))}"
-            raise ConfigurationError(text)
-        if "busy_timeout" in options:
-            try:
-                options["busy_timeout"] = float(options["busy_timeout"])
-            except ValueError:
-                text = f"storage URL {url!r}: busy_timeout must be a number of seconds"
-                raise ConfigurationError(text) from None
+        options = url_options(url, {"synchronous", "busy_timeout", "layout", "table"})
         return cls(unquote(parts.path[1:]), **options)
-
-    async def get(self, keys: Sequence[str], lease: Lease | None = None) -> list[Record | None]:
-        """Read several keys."""
-        return await self._call(Read(keys))
-
-    async def put(
-        self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
-    ) -> list[bool]:
-        """Carry out several changes, in one transaction with others that wait."""
-        return await self._call(Write(puts, atomic=atomic))
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over all keys that start with ``prefix``, in their order."""
@@ -125,33 +102,15 @@ class SQLiteStorage(Storage):
         """Remove some expired sessions from the file, in one short transaction."""
         return await self._call(Prune(at_most))
 
-    async def aclose(self) -> None:
-        """Finish what was asked before, then close the file. Idempotent."""
-        self._closed = True
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await worker.stop()
+    def _begin(self) -> Worker:
+        database = self._make_database()
+        return Worker(self.name, database.process, database.close)
 
-    async def _call(self, job: Job[T]) -> T:
-        if self._closed:
-            raise StorageUnavailable(storage=self.name, reason="it was closed")
-        worker = self._worker
-        if worker is None or worker.pid != os.getpid():
-            # Threads and SQLite connections don't survive a fork: the child gets its own.
-            database = self._make_database()
-            worker = self._worker = Worker(self.name, database.process, database.close)
-            weakref.finalize(self, worker.dismiss)
-        try:
-            return await worker.submit(job)
-        except sqlite3.Error as error:
-            raise StorageUnavailable(storage=self.name, reason=_reason(error)) from error
-        except OSError as error:
-            raise StorageUnavailable(storage=self.name, reason=str(error)) from error
-
-
-def _reason(error: sqlite3.Error) -> str:
-    name = getattr(error, "sqlite_errorname", "")
-    reason = f"{error} ({name})" if name else str(error)
-    if name.startswith("SQLITE_BUSY"):
-        return f"{reason}: another process kept the file locked for longer than busy_timeout"
-    return reason
+    def _reason(self, error: Exception) -> str | None:
+        if not isinstance(error, sqlite3.Error):
+            return super()._reason(error)
+        name = getattr(error, "sqlite_errorname", "")
+        reason = f"{error} ({name})" if name else str(error)
+        if name.startswith("SQLITE_BUSY"):
+            return f"{reason}: another process kept the file locked for longer than busy_timeout"
+        return reason

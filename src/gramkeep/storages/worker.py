@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
-from gramkeep.storage import Put, Record
+from gramkeep.errors import StorageUnavailable
+from gramkeep.storage import Lease, Put, Record, Storage
 
 T = TypeVar("T")
 
@@ -143,6 +146,54 @@ class Worker:
         """Let the thread end when all jobs are done, and wait for that."""
         self.dismiss()
         await asyncio.to_thread(self._thread.join)
+
+
+class WorkerStorage(Storage):
+    """A storage whose calls are carried out by a worker, begun with the first one."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+        self._is_closed = False
+
+    async def get(self, keys: Sequence[str], lease: Lease | None = None) -> list[Record | None]:
+        """Read several keys."""
+        return await self._call(Read(keys))
+
+    async def put(
+        self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
+    ) -> list[bool]:
+        """Carry out several changes, together with others that wait."""
+        return await self._call(Write(puts, atomic=atomic))
+
+    async def aclose(self) -> None:
+        """Finish what was asked before, then give up what is open. Idempotent."""
+        self._is_closed = True
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.stop()
+
+    @abstractmethod
+    def _begin(self) -> Worker:
+        """Make the worker."""
+
+    def _reason(self, error: Exception) -> str | None:
+        """Say what went wrong where the error is the storage's, and ``None`` of any other."""
+        return str(error) if isinstance(error, OSError) else None
+
+    async def _call(self, job: Job[T]) -> T:
+        if self._is_closed:
+            raise StorageUnavailable(storage=self.name, reason="it was closed")
+        worker = self._worker
+        if worker is None or worker.pid != os.getpid():
+            # Threads don't survive a fork, nor do connections: the child gets its own.
+            worker = self._worker = self._begin()
+            weakref.finalize(self, worker.dismiss)
+        try:
+            return await worker.submit(job)
+        except Exception as error:
+            if (reason := self._reason(error)) is None:
+                raise
+            raise StorageUnavailable(storage=self.name, reason=reason) from error
 
 
 def _run(
