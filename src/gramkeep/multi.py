@@ -127,15 +127,17 @@ class MultiHandle:
         )
 
     async def load_together(self) -> None:
-        """Hold all parts, then read those of one storage in one call."""
+        """Hold the parts that aren't known yet, then read those of one storage in one call."""
         of_storage: dict[int, list[Session[Any]]] = defaultdict(list)
         for session in self.in_order():
+            if session._state is not State.UNREAD:
+                continue
             await _kind(session).hold(session)
             of_storage[id(_kind(session).storage)].append(session)
         for sessions in of_storage.values():
             records = await _kind(sessions[0]).read(*(part._stored_key for part in sessions))
             for session, record in zip(sessions, records, strict=True):
-                await _kind(session).accept(session, record)
+                await _kind(session).accept(session, record, unless=State.ASSIGNED)
 
     async def save_together(self) -> None:
         """Write the parts that changed, those of one storage in one call."""
@@ -198,13 +200,14 @@ class MultiSessions:
 
     async def hand_out(self, handle: MultiHandle, *, lazy: bool) -> MultiSession:
         """Give what handlers find under ``key``; see `Sessions.hand_out`."""
-        if not lazy and any(part._state is State.UNREAD for part in handle.in_order()):
+        if not lazy:
             await handle.load_together()
         return self.shown(handle, lazy=lazy)
 
     def shown(self, handle: MultiHandle, *, lazy: bool) -> MultiSession:
         """Give what handlers find under ``key``, once it is loaded."""
-        return MultiSession(handle.parts, lazy=lazy)
+        handle.view = MultiSession(handle.parts, lazy=lazy)
+        return handle.view
 
     def reserve(self, handle: MultiHandle) -> None:
         """Take the place of all parts in their keys' queues; see `Sessions.reserve`."""

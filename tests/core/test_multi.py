@@ -369,3 +369,28 @@ def test_wrong_parts_are_refused(options, text):
 def test_an_unknown_type_is_refused():
     with pytest.raises(ConfigurationError, match="'single' or 'multi'"):
         session(type="several")
+
+
+async def test_parts_that_were_set_or_loaded_before_the_rest_stay_as_they_are(storage):
+    """As in aiogram, where a filter may use the handle before the handler asks for the session."""
+    more = parts(storage, other=SessionOptions(initial=Profile, storage=storage))
+    sessions = session(type="multi", **more).sessions
+    ctx = SimpleNamespace(user_id=7, chat_id=42)
+    async with await sessions.open_for(ctx, lazy=True) as handle:
+        handle.user.data = Profile("de", 5)
+        (await handle.chat).messages.append("from the filter")
+        view = await sessions.hand_out(handle, lazy=False)
+        assert view.user == Profile("de", 5)
+        assert view.other == Profile()
+        assert view.chat.messages == ["from the filter"]
+    assert await value(storage, "user:7") == b'{"language":"de","visits":5}'
+    assert await value(storage, "chat:42") == b'{"messages":["from the filter"]}'
+
+
+async def test_the_handles_data_is_what_the_handler_gets(storage):
+    sessions = session(type="multi", **parts(storage)).sessions
+    ctx = SimpleNamespace(user_id=7, chat_id=42)
+    async with await sessions.open_for(ctx, lazy=True) as handle:
+        view = await sessions.hand_out(handle, lazy=False)
+        assert handle.data is view
+        assert handle.data.user == Profile()
