@@ -502,7 +502,7 @@ def test_deep_data_is_saved_or_refused_but_never_anything_else(data_type, depth)
         (Decimal, b'"1e99999999999999999999"', "$"),
         (bytes, b'"@"', "$"),
         (Color, b'"green"', "$"),
-        (Rights, b"99", "$"),
+        (Rights, b'"99"', "$"),
         (Item, b"\x80\x04\x95", "$"),
     ],
 )
