@@ -18,6 +18,29 @@ if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
     as_root apt-get install -q -y python3-venv
 fi
 
+# The servers that tests start themselves, where they are missing. Debian would start each as a
+# service as well, on its well-known port; that is held off while they are installed.
+is_missing() {
+    [ -z "$(command -v "$1" || ls "/usr/sbin/$1" /usr/lib/postgresql/*/bin/"$1" 2>/dev/null)" ]
+}
+missing=""
+for pair in redis-server:redis-server redis-sentinel:redis-sentinel postgres:postgresql \
+    pgbouncer:pgbouncer mariadbd:mariadb-server; do
+    if is_missing "${pair%%:*}"; then missing="$missing ${pair##*:}"; fi
+done
+if [ -n "$missing" ] && command -v apt-get >/dev/null; then
+    echo "Installing the servers for tests:$missing" >&2
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+        trap 'as_root rm -f "$policy"' EXIT
+    fi
+    as_root apt-get update -q
+    # shellcheck disable=SC2086 # a list of packages
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
+fi
+
 echo "Setting up $VENV with $("$PYTHON" --version)" >&2
 "$PYTHON" -m venv "$VENV"
 pip="$VENV/bin/python -m pip --disable-pip-version-check --quiet --no-input"

@@ -2,11 +2,15 @@
 
 import asyncio
 import os
+import random
 import sys
+import time
+from collections import Counter as TallyOf
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from gramkeep import SessionConflict, Sessions
+from gramkeep import SessionConflict, Sessions, StorageUnavailable
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -14,7 +18,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 @dataclass
 class Counter:
     count: int = 0
-    writers: dict[str, int] = field(default_factory=dict)
+    workers: dict[str, int] = field(default_factory=dict)
 
 
 def run_example_bot(url: str, token: str, storage: str) -> None:
@@ -26,45 +30,75 @@ def run_example_bot(url: str, token: str, storage: str) -> None:
     asyncio.run(aiogram_counter.main())
 
 
-def increment_by_open(url: str, writer: str, times: int, keys: int, results) -> None:
-    """Count up sessions through `Sessions.open`, again where a conflict says it was in vain."""
+class Acknowledged(NamedTuple):
+    """What one worker was told: increments that were saved, by key, and those that weren't."""
 
-    async def run() -> int:
-        conflicts = 0
-        async with Sessions(initial=Counter, storage=url) as sessions:
-            for number in range(times):
-                while True:
-                    try:
-                        async with sessions.open(f"key-{number % keys}") as session:
-                            _increment(session.data, writer)
-                            await asyncio.sleep(0)
-                        break
-                    except SessionConflict:
-                        conflicts += 1
-        return conflicts
-
-    results.put((writer, asyncio.run(run())))
+    counts: dict[str, int]
+    conflicts: int
+    unavailable: int
 
 
-def increment_by_update(url: str, writer: str, times: int, keys: int, results) -> None:
-    """Count up sessions through `Sessions.update`, several at once."""
+def increment_by_open(url: str, worker: int, job: "Job", results) -> None:
+    """Count up sessions through `Sessions.open`, and note which were acknowledged."""
+
+    async def one(sessions: Sessions[Counter], key: str) -> None:
+        async with sessions.open(key) as session:
+            _increment(session.data, worker)
+            await asyncio.sleep(job.pause)
+
+    _work(url, worker, job, results, one)
+
+
+def increment_by_update(url: str, worker: int, job: "Job", results) -> None:
+    """Count up sessions through `Sessions.update`, and note which were acknowledged."""
+
+    async def one(sessions: Sessions[Counter], key: str) -> None:
+        await sessions.update(key, lambda data: _increment(data, worker))
+
+    _work(url, worker, job, results, one)
+
+
+@dataclass
+class Job:
+    """How workers count up: for how long, which keys, how many at once, under which options."""
+
+    seconds: float = 2.0
+    keys: int = 16
+    at_once: int = 4
+    pause: float = 0.0  # seconds that a handler takes
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def _work(url: str, worker: int, job: Job, results, one) -> None:
+    counts: TallyOf[str] = TallyOf()
+    conflicts = unavailable = 0
+
+    async def some(sessions: Sessions[Counter], chance: random.Random, end: float) -> None:
+        nonlocal conflicts, unavailable
+        while time.monotonic() < end:
+            key = f"key-{chance.randrange(job.keys)}"
+            try:
+                await one(sessions, key)
+            except SessionConflict:
+                conflicts += 1
+            except StorageUnavailable:
+                unavailable += 1
+                await asyncio.sleep(0.01)
+            else:
+                counts[key] += 1
 
     async def run() -> None:
-        async with Sessions(initial=Counter, storage=url) as sessions:
-
-            async def some(numbers: range) -> None:
-                for number in numbers:
-                    await sessions.update(
-                        f"key-{number % keys}", lambda data: _increment(data, writer)
-                    )
-
-            await asyncio.gather(*(some(range(first, times, 4)) for first in range(4)))
+        async with Sessions(initial=Counter, storage=url, **job.options) as sessions:
+            end = time.monotonic() + job.seconds
+            chance = random.Random(worker)
+            await asyncio.gather(*(some(sessions, chance, end) for _ in range(job.at_once)))
 
     asyncio.run(run())
-    results.put((writer, 0))
+    results.put((worker, Acknowledged(dict(counts), conflicts, unavailable)))
 
 
-def _increment(data: Counter, writer: str) -> Counter:
+def _increment(data: Counter, worker: int) -> Counter:
     data.count += 1
-    data.writers[writer] = data.writers.get(writer, 0) + 1
+    name = f"worker-{worker}"
+    data.workers[name] = data.workers.get(name, 0) + 1
     return data

@@ -101,16 +101,25 @@ class SessionBusy(GramkeepError):
 
 
 class SessionConflict(GramkeepError):
-    """What is stored changed between loading and saving; nothing was written."""
+    """What is stored changed between loading and saving; nothing was written.
 
-    def __init__(self, *, key: str, storage: str) -> None:
+    ``lease_ran_out``: whether the update held the session no more when it was saved.
+    """
+
+    def __init__(self, *, key: str, storage: str, lease_ran_out: bool = False) -> None:
+        why = (
+            "was taken over by another process, because the lease on it ran out: this process "
+            "stood still, or couldn't reach the storage to renew it, for longer than lease="
+            if lease_ran_out
+            else "was changed by another writer after it was loaded"
+        )
         super().__init__(
-            f"session {key!r} in {storage} was changed by another writer after it was loaded; "
-            "nothing was written. Load it again and repeat the change, as `sessions.update(key, "
-            "function)` does by itself",
+            f"session {key!r} in {storage} {why}; nothing was written. Load it again and repeat "
+            "the change, as `sessions.update(key, function)` does by itself",
             key=key,
             storage=storage,
         )
+        self.lease_ran_out = lease_ran_out
 
 
 class SessionDecodeError(GramkeepError):

@@ -29,6 +29,7 @@ class Keeper(Protocol):
 
     async def load(self, session: Session[Any]) -> None: ...
     async def save(self, session: Session[Any]) -> None: ...
+    async def finish(self, session: Session[Any]) -> None: ...
     async def clear(self, session: Session[Any]) -> None: ...
     async def reload(self, session: Session[Any]) -> None: ...
 
@@ -53,9 +54,11 @@ class Session(Generic[T]):
     """
 
     __slots__ = (
+        "_asked",
         "_baseline",
         "_data",
         "_is_current",
+        "_is_leased",
         "_is_new",
         "_keeper",
         "_key",
@@ -81,6 +84,8 @@ class Session(Generic[T]):
         self._is_current = True  # what is stored has the form in which it would be stored today
         self._baseline: bytes | None = None  # what the unchanged data encodes to
         self._ticket: Ticket | None = None
+        self._asked = 0.0  # when it began to wait for its turn, on the monotonic clock
+        self._is_leased = False  # this process may hold it in the storage
         self._lock: asyncio.Lock | None = None
         self._refusal: Callable[[], GramkeepError] | None = None
         self._mirror: Mirror | None = None
@@ -142,6 +147,14 @@ class Session(Generic[T]):
         """
         async with self._alone():
             await self._keeper.save(self)
+
+    async def _finish(self) -> None:
+        """Save at the end of the update."""
+        if self._lock is None:
+            await self._keeper.finish(self)
+        else:
+            async with self._alone():  # after what other tasks of this update do with the handle
+                await self._keeper.finish(self)
 
     async def clear(self) -> None:
         """Delete the session now; ``data`` is initial again, and saved only if it changes.

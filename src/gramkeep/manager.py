@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, Unpack, overload
 
 from gramkeep.errors import ConfigurationError, NoSessionKey, SessionConflict
 from gramkeep.handle import NoSession, Session
-from gramkeep.kind import Kind
+from gramkeep.kind import Kind, end
 from gramkeep.lifetime import Lifetime, positive_seconds
 from gramkeep.options import CommonOptions, SessionOptions
 from gramkeep.origin import Origin, require_key, session_key
@@ -232,9 +232,15 @@ class Sessions(StoredSessions[T]):
         if session._refusal is None:
             self._open.add(session)
 
-    def leave(self, session: Session[T]) -> None:
+    async def leave(self, session: Session[T]) -> None:
         """End a handle's life, and let the next update of its key have its turn."""
-        self.kind.close(session)
+        try:
+            await end([session])
+        finally:
+            self.forget(session)
+
+    def forget(self, session: Session[T]) -> None:
+        """Count a handle no more among those that are held."""
         self._open.discard(session)
         if self._drained is not None and not self._open:
             self._drained.set()
@@ -263,7 +269,7 @@ class _Opened(Session[T]):
             try:
                 await self._keeper.load(self)
             except BaseException:
-                self._sessions.leave(self)
+                await self._sessions.leave(self)
                 raise
         return self
 
@@ -272,12 +278,9 @@ class _Opened(Session[T]):
             return
         try:
             if kind is None:
-                if self._lock is None:
-                    await self._keeper.save(self)
-                else:
-                    await self.save()  # after what other tasks of this update do with the handle
+                await self._finish()
         finally:
-            self._sessions.leave(self)
+            await self._sessions.leave(self)
 
 
 def storage_of(option: Storage | StorageAdapter[Any] | str | None) -> tuple[Storage, bool]:

@@ -11,16 +11,16 @@ from collections.abc import Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from gramkeep.errors import ConfigurationError
 from gramkeep.handle import Mirror, Session, State
-from gramkeep.kind import Change, Kind, write
+from gramkeep.kind import Change, end, kind_of, write
 from gramkeep.lifetime import Lifetime
 from gramkeep.manager import Sessions, storage_of
 from gramkeep.options import SessionOptions
 from gramkeep.origin import Origin
-from gramkeep.storage import Storage
+from gramkeep.storage import ANY, KEEP, Put, Storage
 
 RESERVED: Final = {"clear", "data", "is_open", "parts", "reload", "save"}
 
@@ -104,10 +104,7 @@ class MultiHandle:
 
     async def save(self) -> None:
         """Save all parts now, in the middle of the handler; see `Session.save`."""
-        async with AsyncExitStack() as stack:
-            for session in self.in_order():
-                await stack.enter_async_context(session._alone())
-            await self.save_together()
+        await self._save(hold=True)
 
     async def clear(self) -> None:
         """Delete all parts now; see `Session.clear`."""
@@ -128,29 +125,43 @@ class MultiHandle:
 
     async def load_together(self) -> None:
         """Hold the parts that aren't known yet, then read those of one storage in one call."""
-        of_storage: dict[int, list[Session[Any]]] = defaultdict(list)
+        together: dict[tuple[int, float | None], list[Session[Any]]] = defaultdict(list)
         for session in self.in_order():
             if session._state is not State.UNREAD:
                 continue
-            await _kind(session).hold(session)
-            of_storage[id(_kind(session).storage)].append(session)
-        for sessions in of_storage.values():
-            records = await _kind(sessions[0]).read(*(part._stored_key for part in sessions))
+            kind = kind_of(session)
+            await kind.hold(session)
+            together[id(kind.storage), kind.lease_seconds].append(session)
+        for sessions in together.values():
+            records = await kind_of(sessions[0]).read_held(*sessions)
             for session, record in zip(sessions, records, strict=True):
-                await _kind(session).accept(session, record, unless=State.ASSIGNED)
+                await kind_of(session).accept(session, record, unless=State.ASSIGNED)
 
-    async def save_together(self) -> None:
-        """Write the parts that changed, those of one storage in one call."""
-        if self._mirror is not None:
-            self._mirror.pull()
-        of_storage: dict[int, list[Change]] = defaultdict(list)
-        for session in self.in_order():
-            kind = _kind(session)
-            change = await kind.change_of(session)
-            if change is not None:
-                of_storage[id(kind.storage)].append(change)
-        for changes in of_storage.values():
-            await write(changes)
+    async def _save(self, *, hold: bool) -> None:
+        """Write the parts that changed, those of one storage in one call.
+
+        Those beside them that didn't are given up by the same call, unless the update goes on.
+        """
+        async with AsyncExitStack() as stack:
+            for session in self.in_order():
+                await stack.enter_async_context(session._alone())
+            if self._mirror is not None:
+                self._mirror.pull()
+            changed: dict[int, list[Change]] = defaultdict(list)
+            unchanged: list[Session[Any]] = []
+            for session in self.in_order():
+                kind = kind_of(session)
+                change = await kind.change_of(session)
+                if change is not None:
+                    changed[id(kind.storage)].append(change)
+                elif session._is_leased and not hold:
+                    unchanged.append(session)
+            for session in unchanged:
+                kind = kind_of(session)
+                if beside := changed.get(id(kind.storage)):
+                    beside.append(Change(kind, session, Put(session._stored_key, KEEP, ANY)))
+            for changes in changed.values():
+                await write(changes, hold=hold)
 
     async def _load(self) -> MultiSession:
         for session in self.in_order():
@@ -212,12 +223,12 @@ class MultiSessions:
     def reserve(self, handle: MultiHandle) -> None:
         """Take the place of all parts in their keys' queues; see `Sessions.reserve`."""
         for session in handle.in_order():
-            _kind(session).reserve(session)
+            kind_of(session).reserve(session)
 
     def withdraw(self, handle: MultiHandle) -> None:
         """Give the reserved places up; see `Sessions.withdraw`."""
         for session in handle.in_order():
-            _kind(session).withdraw(session)
+            kind_of(session).withdraw(session)
 
     async def move_chat(self, origin: Origin, old_chat_id: int, new_chat_id: int) -> int:
         """Move all sessions of a chat to its new id, in all parts; see `Sessions.move_chat`."""
@@ -273,20 +284,23 @@ class _OpenedMulti(MultiHandle):
             try:
                 await self.load_together()
             except BaseException:
-                self._leave()
+                await self._leave()
                 raise
         return self
 
     async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
         try:
             if kind is None:
-                await self.save()
+                await self._save(hold=False)
         finally:
-            self._leave()
+            await self._leave()
 
-    def _leave(self) -> None:
-        for name, session in self.parts.items():
-            self._sessions.parts[name].leave(session)
+    async def _leave(self) -> None:
+        try:
+            await end(self.parts.values())
+        finally:
+            for name, session in self.parts.items():
+                self._sessions.parts[name].forget(session)
 
 
 def _checked(parts: Mapping[str, Any]) -> Mapping[str, SessionOptions[Any]]:
@@ -312,7 +326,3 @@ def _part(parts: Mapping[str, Session[Any]], name: str) -> Session[Any]:
     except KeyError:
         text = f"this session has no part {name!r}; it has {', '.join(parts)}"
         raise AttributeError(text) from None
-
-
-def _kind(session: Session[Any]) -> Kind[Any]:
-    return cast("Kind[Any]", session._keeper)

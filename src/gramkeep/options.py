@@ -38,6 +38,7 @@ class CommonOptions(TypedDict, total=False):
     codec: Codec
     isolation: Isolation
     lock_timeout: Lifetime
+    lease: Lifetime | None
     max_bytes: int
 
 
@@ -67,6 +68,9 @@ class SessionOptions(Generic[T]):
     - ``isolation``: ``"serial"``, one update at a time per key, or ``"optimistic"``, no lock, and
       a `SessionConflict` where two meet.
     - ``lock_timeout``: how long an update waits for its session, a timedelta or seconds.
+    - ``lease``: how long a process that died can hold a session from the others, a timedelta or
+      seconds; renewed while the handler runs. 30 s by default, where the storage can lease; where
+      it can't, or with ``isolation="optimistic"``, it must be left out.
     - ``max_bytes``: the largest encoded session.
     """
 
@@ -84,6 +88,7 @@ class SessionOptions(Generic[T]):
     codec: Codec = JSONCodec()  # noqa: RUF009 - it has no state to share
     isolation: Isolation = "serial"
     lock_timeout: Lifetime = 60.0
+    lease: Lifetime | None = None
     max_bytes: int = 1024 * 1024
 
     def __post_init__(self) -> None:
@@ -114,6 +119,11 @@ class SessionOptions(Generic[T]):
             text = f"max_bytes={self.max_bytes!r} must be a number of bytes above 0"
             raise ConfigurationError(text)
         self.lock_timeout = positive_seconds("lock_timeout", self.lock_timeout)
+        if self.lease is not None:
+            self.lease = positive_seconds("lease", self.lease)
+            if self.isolation == "optimistic":
+                text = "lease= is of no use with isolation='optimistic', which holds no session"
+                raise ConfigurationError(text)
         if self.ttl is not None:
             self.ttl = positive_seconds("ttl", self.ttl)
 

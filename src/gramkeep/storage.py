@@ -11,7 +11,7 @@ own adapter serves as a storage, and every `Storage` offers the adapter's method
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from enum import Enum
 from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, TypeVar
 
@@ -22,6 +22,7 @@ from gramkeep.errors import SessionDecodeError, SessionEncodeError
 T = TypeVar("T")
 
 PAGE: Final = 100  # values that are in memory at a time while all of them are read
+PLACE_KEPT: Final = 0.25  # seconds that a waiter for a lease keeps its place without asking again
 
 Token: TypeAlias = object
 """What a storage says of a value's identity. Only the storage that gave it can compare it."""
@@ -41,6 +42,13 @@ class Basis(Enum):
     ANY = "any"
 
 
+class Answer(Enum):
+    """What a `claim` says of a key where it doesn't say what is stored."""
+
+    BUSY = "busy"
+
+
+BUSY: Literal[Answer.BUSY] = Answer.BUSY
 DELETE: Literal[Change.DELETE] = Change.DELETE
 KEEP: Literal[Change.KEEP] = Change.KEEP
 ABSENT: Literal[Basis.ABSENT] = Basis.ABSENT
@@ -61,26 +69,31 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 class Put(msgspec.Struct, frozen=True, gc=False):
     """One change of one key, carried out only where the stored value is the expected one.
 
-    ``value``: the bytes to store; `DELETE`, to remove the key; `KEEP`, to leave the value and
-    only count its lifetime anew.
+    ``value``: the bytes to store; `DELETE`, to remove the key; `KEEP`, to leave the value, and
+    only count its lifetime anew or give the lease up.
     ``expected``: the token of the value read before, `ABSENT` for none, `ANY` to not care.
     ``ttl``: lifetime from now in seconds. ``None`` with bytes: for ever; with `KEEP`: as before.
+    ``hold``: whether the owner of a lease goes on holding the key.
     """
 
     key: str
     value: bytes | Change
     expected: Token | Basis
     ttl: float | None = None
+    hold: bool = False
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """A claim on keys that outlives a process's death by ``seconds`` at most.
+    """A claim on the keys of a call, which outlives its owner's death by ``seconds`` at most.
 
-    ``owner`` is unique to one update of one process. Given only to storages that ``can_lease``.
+    Given only to storages that ``can_lease``. ``owner`` names one process's use of one storage:
+    the updates of a process queue in the process. ``waited`` says of keys that were `BUSY` for how
+    many seconds the owner has been waiting for them; of all others that is 0.
     """
 
     owner: str
     seconds: float
+    waited: Mapping[str, float] = {}
 
 
 class Storage(ABC):
@@ -94,7 +107,7 @@ class Storage(ABC):
     """
 
     can_lease: ClassVar[bool] = False
-    """Whether `get` and `put` heed a `Lease`, to isolate updates across processes."""
+    """Whether there is `claim`, and `put` heeds a `Lease`, to isolate updates across processes."""
 
     transactional: ClassVar[bool] = False
     """Whether ``put(..., atomic=True)`` of several keys writes all or none."""
@@ -102,12 +115,31 @@ class Storage(ABC):
     outlives_closing: ClassVar[bool] = False
     """Whether the storage can be used on after `aclose`, as one that holds nothing to give up."""
 
+    calls_at_once: ClassVar[int | None] = None
+    """How many calls of one sort a process best has under way, where round trips are dear.
+
+    Further ones are gathered and go together, as one call with many keys. ``None`` for storages
+    that gain nothing by that, or do it themselves.
+    """
+
     name: str
     """How errors and logs call this storage: its URL, without passwords."""
 
     @abstractmethod
-    async def get(self, keys: Sequence[str], lease: Lease | None = None) -> list[Record | None]:
+    async def get(self, keys: Sequence[str]) -> list[Record | None]:
         """Read several keys; one answer per key, in order, ``None`` for what isn't there."""
+
+    async def claim(self, keys: Sequence[str], lease: Lease) -> list[Record | Answer | None]:
+        """Read several keys that the lease's owner holds from here on; in order as `get`.
+
+        Each key becomes the owner's in one step with its read, for ``lease.seconds`` from now,
+        whether or not anything is stored; what was its already, is so for as long again. Where
+        that can't be, the answer is `BUSY`: another owner holds the key, or it is free and
+        another one has waited for it for longer. Of those who wait, the storage keeps at least
+        the one with the longest wait, until `PLACE_KEPT` seconds after it asked last. Keys are
+        answered each for itself. Only asked of storages that ``can_lease``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} can't lease")
 
     @abstractmethod
     async def put(
@@ -119,6 +151,10 @@ class Storage(ABC):
         for that key. Each change stands alone, unless ``atomic``, of a ``transactional`` storage:
         then one ``False`` undoes all, and the answers only say whose value was the expected one.
         A key stands at most once in a call.
+
+        With a lease, ``False`` also says that another owner holds the key; that a lease has run
+        out matters only then. Whatever the answer, the owner gives up each key that it doesn't
+        ``hold``, and its place among those who wait for it, in one step with the change.
         """
 
     @abstractmethod

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from importlib import import_module
 from typing import NamedTuple
 
 from gramkeep.errors import ConfigurationError
 from gramkeep.storage import Storage
+from gramkeep.storages.url_options import without_password
 
 
 class Backend(NamedTuple):
@@ -17,17 +17,42 @@ class Backend(NamedTuple):
     class_name: str
 
 
+_REDIS = Backend("gramkeep.storages.redis", "RedisStorage")
+_POSTGRES = Backend("gramkeep.storages.postgres", "PostgresStorage")
+_MYSQL = Backend("gramkeep.storages.mysql", "MySQLStorage")
+_MONGODB = Backend("gramkeep.storages.mongodb", "MongoStorage")
+
 BACKENDS = {
     "memory": Backend("gramkeep.storages.memory", "MemorySessionStorage"),
     "sqlite": Backend("gramkeep.storages.sqlite", "SQLiteStorage"),
     "file": Backend("gramkeep.storages.file", "FileStorage"),
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "redis+cluster": _REDIS,
+    "rediss+cluster": _REDIS,
+    "redis+sentinel": _REDIS,
+    "rediss+sentinel": _REDIS,
+    "valkey": _REDIS,
+    "valkeys": _REDIS,
+    "valkey+cluster": _REDIS,
+    "valkeys+cluster": _REDIS,
+    "valkey+sentinel": _REDIS,
+    "valkeys+sentinel": _REDIS,
+    "postgresql": _POSTGRES,
+    "postgres": _POSTGRES,
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+    "mongodb": _MONGODB,
+    "mongodb+srv": _MONGODB,
+    "s3": Backend("gramkeep.storages.s3", "S3Storage"),
 }
 
 
 def storage_from_url(url: str) -> Storage:
     """Make the storage that ``url`` names; it opens its connections when first used.
 
-    Raises `ConfigurationError` for an unknown scheme or a URL that its storage can't read.
+    Raises `ConfigurationError` for an unknown scheme, a URL that its storage can't read, or a
+    driver that isn't installed.
     """
     scheme = url.partition("://")[0] if "://" in url else ""
     backend = BACKENDS.get(scheme)
@@ -44,9 +69,3 @@ def storage_from_url(url: str) -> Storage:
         raise ConfigurationError(text) from error
     assert isinstance(storage, Storage)  # noqa: S101 - of our own table, for the type checker
     return storage
-
-
-def without_password(url: str) -> str:
-    """Give the URL as it may stand in logs."""
-    url = re.sub(r"(?<=//)([^/?#:]*):.*@", r"\1:***@", url)
-    return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", r"\1***", url)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from gramkeep.errors import GramkeepError, SessionConflict
 from gramkeep.handle import Session
-from gramkeep.kind import Kind, write
+from gramkeep.kind import Kind, end, write
 from gramkeep.origin import Origin, require_key
 from gramkeep.supergroup import moves
 
@@ -118,11 +118,12 @@ class StoredSessions(Generic[T]):
         """
         if require_key(old_key) == require_key(new_key):
             return False
-        with self._handle(old_key) as old, self._handle(new_key) as new:
-            for session in sorted((old, new), key=lambda session: session._stored_key):
+        async with self._handle(old_key) as old, self._handle(new_key) as new:
+            in_order = sorted((old, new), key=lambda session: session._stored_key)
+            for session in in_order:
                 await self.kind.hold(session)
-            records = await self.kind.read(old._stored_key, new._stored_key)
-            for session, record in zip((old, new), records, strict=True):
+            records = await self.kind.read_held(*in_order)
+            for session, record in zip(in_order, records, strict=True):
                 await self.kind.accept(session, record)
             if old.is_new:
                 return False
@@ -182,9 +183,9 @@ class StoredSessions(Generic[T]):
         report = MigrationReport()
         async for key in self.keys():
             try:
-                with self._handle(key) as session:
+                async with self._handle(key) as session:
                     await self.kind.hold(session)
-                    (record,) = await self.kind.read(session._stored_key)
+                    (record,) = await self.kind.read_held(session)
                     if record is None:
                         continue
                     await self.kind.accept(session, record)
@@ -203,10 +204,10 @@ class StoredSessions(Generic[T]):
                 progress(report)
         return report
 
-    @contextmanager
-    def _handle(self, key: str) -> Iterator[Session[T]]:
+    @asynccontextmanager
+    async def _handle(self, key: str) -> AsyncIterator[Session[T]]:
         session: Session[T] = Session(self.kind, key, self.kind.prefix + key, Origin())
         try:
             yield session
         finally:
-            self.kind.close(session)
+            await end([session])

@@ -93,9 +93,9 @@ async def test_listing_keeps_one_page_of_values_in_memory():
     class Counting(MemorySessionStorage):
         largest = 0
 
-        async def get(self, keys, lease=None):
+        async def get(self, keys):
             self.largest = max(self.largest, len(keys))
-            return await super().get(keys, lease)
+            return await super().get(keys)
 
     storage = Counting()
     await storage.put([Put(str(n), b"1", ANY) for n in range(10 * PAGE)])

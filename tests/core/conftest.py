@@ -20,11 +20,11 @@ class ObservedStorage(MemorySessionStorage):
         self.before_get = None  # coroutine functions, called before the storage answers
         self.before_put = None
 
-    async def get(self, keys, lease=None):
+    async def get(self, keys):
         self.gets.extend(keys)
         if self.before_get is not None:
             await self.before_get()
-        return await super().get(keys, lease)
+        return await super().get(keys)
 
     async def put(self, puts, lease=None, *, atomic=False):
         self.puts.extend(puts)

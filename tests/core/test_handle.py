@@ -592,7 +592,7 @@ async def test_a_lazy_session_that_nobody_asks_for_causes_no_io(lazy, storage):
     async with lazy.open("a") as session:
         assert session.key == "a"
     assert storage.gets == storage.puts == []
-    assert len(lazy.kind._locks) == 0
+    assert len(lazy.kind.shared.queues) == 0
 
 
 async def test_a_lazy_session_is_loaded_by_await_and_once(lazy, storage):
@@ -627,7 +627,7 @@ async def test_one_of_many_that_await_can_be_cancelled(lazy, storage):
             await asyncio.wait(tasks)
             assert [task.cancelled() for task in tasks] == [i == victim for i in range(3)]
             assert session.data == Counter(5)
-    assert len(lazy.kind._locks) == 0
+    assert len(lazy.kind.shared.queues) == 0
 
 
 async def test_the_data_of_a_lazy_session_can_not_be_used_before_it_is_loaded(lazy):
@@ -664,7 +664,7 @@ async def test_a_failed_read_that_the_handler_coped_with_raises_nothing_later(la
             _ = session.data
     assert await storage.value("a") == b"broken"
     assert storage.puts == []
-    assert len(lazy.kind._locks) == 0
+    assert len(lazy.kind.shared.queues) == 0
 
 
 async def test_when_many_await_and_the_read_fails_each_is_told(lazy, storage):
@@ -778,7 +778,7 @@ async def test_a_load_that_waits_when_its_update_fails_is_told_that_it_is_over(l
             await asyncio.create_task(fails_early())
         with pytest.raises(SessionClosed):
             await asyncio.wait_for(loading, 5)
-    assert len(lazy.kind._locks) == 0
+    assert len(lazy.kind.shared.queues) == 0
 
 
 async def test_the_end_of_an_update_waits_for_a_load_that_its_handler_left_behind(lazy):
@@ -798,7 +798,7 @@ async def test_the_end_of_an_update_waits_for_a_load_that_its_handler_left_behin
     await asyncio.wait([loading], timeout=5)
     assert loading.done()
     assert loading.exception() is None or isinstance(loading.exception(), SessionClosed)
-    assert len(lazy.kind._locks) == 0
+    assert len(lazy.kind.shared.queues) == 0
 
 
 async def test_a_save_that_queued_behind_the_end_of_its_update_is_refused(sessions, storage):
@@ -859,7 +859,7 @@ async def test_a_lazy_session_that_is_busy_can_be_tried_again(storage):
         release.set()
         await holder
         assert await session == Counter(0)
-    assert len(lazy.kind._locks) == 0
+    assert len(lazy.kind.shared.queues) == 0
 
 
 async def test_lazy_can_be_chosen_for_one_update(sessions, lazy, storage):

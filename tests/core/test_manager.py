@@ -197,7 +197,7 @@ async def test_deleting_waits_for_the_update_that_holds_the_session(sessions):
 
 async def test_nothing_is_kept_for_sessions_that_nobody_holds(sessions):
     await asyncio.gather(*(add_one(sessions, f"key {i % 500}") for i in range(1000)))
-    assert len(sessions.kind._locks) == 0
+    assert len(sessions.kind.shared.queues) == 0
     assert not sessions._open
 
 
@@ -256,7 +256,7 @@ async def test_an_update_cancelled_before_it_ran_leaves_nothing(sessions):
     task.cancel()
     await asyncio.wait([task])
     assert await reopens(sessions) == Counter(0)
-    assert len(sessions.kind._locks) == 0
+    assert len(sessions.kind.shared.queues) == 0
 
 
 async def test_an_update_cancelled_while_it_waits_for_its_turn_leaves_nothing(sessions):
@@ -268,7 +268,7 @@ async def test_an_update_cancelled_while_it_waits_for_its_turn_leaves_nothing(se
         session.data.count = 10
     await asyncio.wait(waiting)
     assert await reopens(sessions) == Counter(11)
-    assert len(sessions.kind._locks) == 0
+    assert len(sessions.kind.shared.queues) == 0
 
 
 async def test_an_update_cancelled_while_it_loads_leaves_nothing(sessions, storage):
@@ -319,7 +319,7 @@ async def test_updates_cancelled_at_any_moment_lose_no_acknowledged_one(real_sto
     counted = (await reopens(sessions)).count
     # A cancelled update is done or undone, and the canceller can't know which.
     assert acknowledged <= counted <= len(tasks)
-    assert len(sessions.kind._locks) == 0
+    assert len(sessions.kind.shared.queues) == 0
 
 
 async def test_a_handler_is_not_run_when_the_storage_does_not_answer(sessions, storage):
@@ -848,4 +848,4 @@ async def test_an_opened_session_can_not_be_entered_again(sessions):
     with pytest.raises(SessionClosed):
         async with opened:
             pytest.fail("opened twice")
-    assert len(sessions.kind._locks) == 0
+    assert len(sessions.kind.shared.queues) == 0

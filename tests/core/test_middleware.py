@@ -448,7 +448,7 @@ async def test_a_ctx_without_a_place_for_the_session_is_refused(counting, storag
     assert "Tight" in text
     assert "'session'" in text
     assert "'session_handle'" in text
-    assert len(counting.sessions.kind._locks) == 0
+    assert len(counting.sessions.kind.shared.queues) == 0
 
 
 async def test_a_frozen_ctx_is_refused(counting):

@@ -42,11 +42,11 @@ class Recording(MemorySessionStorage):
         self.calls: list[tuple] = []
         self.is_down = False
 
-    async def get(self, keys, lease=None):
+    async def get(self, keys):
         if self.is_down:
             raise StorageUnavailable(storage=self.name, reason="down")
         self.calls.append(("get", *keys))
-        return await super().get(keys, lease)
+        return await super().get(keys)
 
     async def put(self, puts, lease=None, *, atomic=False):
         if self.is_down:

@@ -1,44 +1,31 @@
 """Several processes on one storage."""
 
-from collections import Counter
-
 import pytest
-from child_processes import Counter as State
-from child_processes import increment_by_open, increment_by_update
+from child_processes import Job, increment_by_open, increment_by_update
 
-from gramkeep import Sessions
+from gramkeep.storage_url import storage_from_url
 
-PROCESSES, TIMES, KEYS = 4, 500, 8
+from .hammer import PROCESSES, Hammer
 
 
 @pytest.mark.parametrize("increment", [increment_by_open, increment_by_update])
-@pytest.mark.parametrize("url", ["sqlite:///{}/bot.db", "file://{}/sessions"])
-async def test_four_processes_hammering_one_storage_lose_nothing(
-    processes, tmp_path, increment, url
-):
-    url = url.format(tmp_path)
-    results = processes.Queue()
-    workers = [
-        processes.Process(target=increment, args=(url, f"writer-{number}", TIMES, KEYS, results))
-        for number in range(PROCESSES)
-    ]
-    for worker in workers:
-        worker.start()
-    conflicts = dict(results.get(timeout=100) for _ in workers)
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0] * PROCESSES
-
-    async with Sessions(initial=State, storage=url) as sessions:
-        states = {key: state async for key, state in sessions.items()}
-    assert {key: state.count for key, state in states.items()} == {
-        f"key-{number}": sum(1 for n in range(TIMES) if n % KEYS == number) * PROCESSES
-        for number in range(KEYS)
-    }
-    by_writer = Counter()
-    for state in states.values():
-        by_writer.update(state.writers)
-    assert by_writer == {f"writer-{number}": TIMES for number in range(PROCESSES)}
-    if increment is increment_by_open:
+async def test_eight_processes_hammering_one_storage_lose_nothing(processes, url, increment):
+    hammer = Hammer(processes, url)
+    async with hammer.at_work(Job(), increment):
+        pass
+    await hammer.assert_nothing_was_lost()
+    assert len(hammer.told) == PROCESSES
+    assert all(told.counts for told in hammer.told.values()), "a process never had its turn"
+    if storage_from_url(url).can_lease:
+        assert hammer.conflicts == 0
+    elif increment is increment_by_open:
         # They do meet, and who comes second is told: without this, the test would show nothing.
-        assert sum(conflicts.values()) > 0
+        assert hammer.conflicts > 0
+
+
+async def test_eight_optimistic_processes_lose_nothing_that_was_acknowledged(processes, url):
+    hammer = Hammer(processes, url)
+    async with hammer.at_work(Job(options={"isolation": "optimistic"})):
+        pass
+    await hammer.assert_nothing_was_lost()
+    assert hammer.conflicts > 0

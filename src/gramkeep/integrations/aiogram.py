@@ -8,9 +8,8 @@ handle itself: ``counter = await session``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
@@ -22,8 +21,8 @@ from aiogram.dispatcher.middlewares.user_context import EVENT_CONTEXT_KEY, Event
 from aiogram.types import ErrorEvent, Message, TelegramObject, Update
 from aiogram.types.update import UpdateTypeLookupError
 
-from gramkeep.errors import ConfigurationError
 from gramkeep.handle import Session
+from gramkeep.integrations.around import Plugins
 from gramkeep.middleware import SessionPlugin
 from gramkeep.origin import Origin
 
@@ -50,7 +49,7 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
         if hook is None:
             hook = _hooks[dispatcher] = _Hook()
             hook.install(dispatcher)
-        hook.add(self)
+        hook.plugins.add(self)
         dispatcher.startup.register(self.start_up)
         dispatcher.shutdown.register(self.shut_down)
 
@@ -84,14 +83,10 @@ def origin_of(update: Update, data: dict[str, Any]) -> Origin:
 
 
 class _Hook:
-    """All sessions of one dispatcher, in one place around its updates.
-
-    They queue for their keys in one step, so that two updates with several sessions each stand
-    in the same order everywhere, and never wait for each other in a circle.
-    """
+    """All sessions of one dispatcher, in one place around its updates."""
 
     def __init__(self) -> None:
-        self._plugins: list[session[Any]] = []
+        self.plugins = Plugins()
         self._watched_types: set[str] = set()
 
     def install(self, dispatcher: Dispatcher) -> None:
@@ -102,24 +97,15 @@ class _Hook:
             elif name != "update":
                 observer.middleware(self._before_handler)
 
-    def add(self, plugin: session[Any]) -> None:
-        key = plugin.sessions.options.key
-        if any(other.sessions.options.key == key for other in self._plugins):
-            text = (
-                f"this dispatcher already has sessions named {key!r}: give the others a name of "
-                "their own, by key="
-            )
-            raise ConfigurationError(text)
-        self._plugins.append(plugin)
-
     async def _around_update(
         self, dispatcher: Dispatcher, handler: Handler, update: TelegramObject, data: dict[str, Any]
     ) -> Any:
         assert isinstance(update, Update)  # noqa: S101 - the observer of updates has no others
         self._watch_filters(dispatcher, update)
-        origin = data[ORIGIN_KEY] = await self._follow_upgrade(origin_of(update, data))
+        origin = origin_of(update, data)
+        origin = data[ORIGIN_KEY] = await self.plugins.follow_upgrade(origin, *_upgrade(origin))
         async with AsyncExitStack() as stack:
-            await _enter(self._plugins, origin, stack, data)
+            _show(await self.plugins.enter(origin, stack), data)
             try:
                 return await handler(update, data)
             except (SkipHandler, CancelHandler) as passing:
@@ -127,28 +113,10 @@ class _Hook:
                 passed = passing
         raise passed
 
-    async def _follow_upgrade(self, origin: Origin) -> Origin:
-        """Move a group's sessions, if this is a message that it became a supergroup.
-
-        Both such messages then belong to the new chat: a session under the old one's key would
-        never be found again.
-        """
-        message = origin.event
-        if not isinstance(message, Message):
-            return origin
-        old, new = message.migrate_from_chat_id, message.chat.id
-        if message.migrate_to_chat_id is not None:
-            old, new = message.chat.id, message.migrate_to_chat_id
-        if old is None:
-            return origin
-        for plugin in self._plugins:
-            await plugin.sessions.move_chat(origin, old, new)
-        return replace(origin, chat_id=new)
-
     async def _before_handler(
         self, handler: Handler, event: TelegramObject, data: dict[str, Any]
     ) -> Any:
-        for plugin in self._plugins:
+        for plugin in self.plugins:
             handle = data[plugin.sessions.options.handle_key]
             if _asks(data["handler"], plugin):
                 await _hand_over(plugin, handle, data)
@@ -161,11 +129,11 @@ class _Hook:
     ) -> Any:
         # The failed update's session is given up by now; an error handler gets one of its own.
         assert isinstance(event, ErrorEvent)  # noqa: S101 - the observer of errors has no others
-        asking = [plugin for plugin in self._plugins if _asks(data["handler"], plugin)]
+        asking = [plugin for plugin in self.plugins if _asks(data["handler"], plugin)]
         if not asking:
             return await handler(event, data)
         async with AsyncExitStack() as stack:
-            await _enter(asking, data[ORIGIN_KEY], stack, data)
+            _show(await self.plugins.enter(data[ORIGIN_KEY], stack, asking), data)
             for plugin in asking:
                 await _hand_over(plugin, data[plugin.sessions.options.handle_key], data)
             return await handler(event, data)
@@ -183,7 +151,7 @@ class _Hook:
             observer = router.observers[event_type]
             for handler in (observer._handler, *observer.handlers):  # noqa: SLF001 - its own filters
                 for filter_object in _filters(handler.filters or ()):
-                    for plugin in self._plugins:
+                    for plugin in self.plugins:
                         if _asks(filter_object, plugin):
                             call = partial(_call_filter, plugin, filter_object.call)
                             filter_object.call = call  # type: ignore[method-assign]
@@ -204,31 +172,36 @@ def _filters(filters: Any) -> Iterator[FilterObject]:
             yield from _filters(inner)
 
 
-def _asks(called: CallableObject, plugin: session[Any]) -> bool:
+def _asks(called: CallableObject, plugin: SessionPlugin[Any]) -> bool:
     options = plugin.sessions.options
     return called.varkw or not called.params.isdisjoint((options.key, options.handle_key))
 
 
 async def _call_filter(
-    plugin: session[Any], call: Callable[..., Awaitable[Any]], *args: Any, **data: Any
+    plugin: SessionPlugin[Any], call: Callable[..., Awaitable[Any]], *args: Any, **data: Any
 ) -> Any:
     await _hand_over(plugin, data[plugin.sessions.options.handle_key], data)
     return await call(*args, **data)
 
 
-async def _enter(
-    plugins: Sequence[session[Any]], origin: Origin, stack: AsyncExitStack, data: dict[str, Any]
-) -> None:
-    """Queue for all sessions of an update in one step, and put their handles into its data."""
-    opened = [await plugin.sessions.open_for(origin, lazy=True) for plugin in plugins]
-    for plugin, sessions in zip(plugins, opened, strict=True):
-        handle = await stack.enter_async_context(sessions)
+def _upgrade(origin: Origin) -> tuple[int | None, int | None]:
+    """Give the old and the new id of a group, if this is a message that it is a supergroup now."""
+    message = origin.event
+    if not isinstance(message, Message):
+        return None, None
+    if message.migrate_to_chat_id is not None:
+        return message.chat.id, message.migrate_to_chat_id
+    return message.migrate_from_chat_id, message.chat.id
+
+
+def _show(handles: Mapping[SessionPlugin[Any], Session[Any]], data: dict[str, Any]) -> None:
+    for plugin, handle in handles.items():
         data[plugin.sessions.options.handle_key] = handle
-        if not plugin.lazy:
-            plugin.sessions.reserve(handle)
 
 
-async def _hand_over(plugin: session[Any], handle: Session[Any], data: dict[str, Any]) -> None:
+async def _hand_over(
+    plugin: SessionPlugin[Any], handle: Session[Any], data: dict[str, Any]
+) -> None:
     """Put the session where the handler or filter that is called next finds it."""
     options = plugin.sessions.options
     data[options.handle_key] = handle

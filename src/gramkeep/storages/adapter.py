@@ -82,7 +82,7 @@ class AdapterStorage(Storage):
         self.name = self._calls.name
         self._locks = _locks_of.setdefault(id(self._calls.adapter), _Locks(self._calls.adapter))
 
-    async def get(self, keys: Sequence[str], lease: Lease | None = None) -> list[Record | None]:
+    async def get(self, keys: Sequence[str]) -> list[Record | None]:
         """Read several keys."""
         return await _side_by_side(self._get, keys)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -23,7 +23,7 @@ from gramkeep.lifetime import Lifetime, positive_seconds
 from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Put, Record
 from gramkeep.storages.file_folder import Changes, Folder, content_of, is_temporary
 from gramkeep.storages.file_layout import GramkeepLayout, GrammyLayout, Layout, Stored
-from gramkeep.storages.url_options import url_options
+from gramkeep.storages.url_options import seconds, url_options
 from gramkeep.storages.worker import Job, Read, Worker, WorkerStorage, Write
 
 SWEEP_EVERY: Final = 60.0  # seconds between two looks for what is expired or left over
@@ -33,7 +33,11 @@ WRITE_TOGETHER: Final = 100  # calls carried out under one lock, to bound how lo
 SCAN_PAGE: Final = 500  # files looked at in one go while scanning
 
 LAYOUTS: Final = {"gramkeep": GramkeepLayout, "grammy": GrammyLayout}
-OPTIONS: Final = {"layout", "synchronous", "busy_timeout"}
+OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "layout": str,
+    "synchronous": str,
+    "busy_timeout": seconds,
+}
 
 T = TypeVar("T")
 

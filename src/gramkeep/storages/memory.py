@@ -39,7 +39,7 @@ class MemorySessionStorage(Storage):
             raise ConfigurationError(text)
         return cls()
 
-    async def get(self, keys: Sequence[str], lease: Lease | None = None) -> list[Record | None]:
+    async def get(self, keys: Sequence[str]) -> list[Record | None]:
         """Read several keys."""
         return [self._find(key) for key in keys]
 

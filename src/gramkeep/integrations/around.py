@@ -1,0 +1,72 @@
+"""What the integrations share: all kinds of session of one bot, around one update at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+from gramkeep.errors import ConfigurationError
+from gramkeep.handle import Session
+from gramkeep.middleware import SessionPlugin
+from gramkeep.origin import Origin
+
+
+class Plugins:
+    """The kinds of session that were set up on one bot, dispatcher or client.
+
+    They queue for their keys in one step, so that two updates with several sessions each stand
+    in the same order everywhere, and never wait for each other in a circle.
+    """
+
+    def __init__(self) -> None:
+        self._plugins: list[SessionPlugin[Any]] = []
+
+    def __iter__(self) -> Iterator[SessionPlugin[Any]]:
+        return iter(self._plugins)
+
+    def add(self, plugin: SessionPlugin[Any]) -> None:
+        """Set one more kind up; raises `ConfigurationError` if its name is taken."""
+        key = plugin.sessions.options.key
+        if any(other.sessions.options.key == key for other in self._plugins):
+            text = (
+                f"there are sessions named {key!r} here already: give the others a name of their "
+                "own, by key="
+            )
+            raise ConfigurationError(text)
+        self._plugins.append(plugin)
+
+    async def enter(
+        self,
+        origin: Origin,
+        stack: AsyncExitStack,
+        plugins: Iterable[SessionPlugin[Any]] | None = None,
+    ) -> dict[SessionPlugin[Any], Session[Any]]:
+        """Queue for the sessions of an update in one step, and give the handle of each.
+
+        Leaving ``stack`` saves them, or, if an exception passes, leaves them as they were. What
+        handlers find under the name of a session, `Sessions.hand_out` gives.
+        """
+        plugins = self._plugins if plugins is None else plugins
+        opened = [(plugin, await plugin.sessions.open_for(origin, lazy=True)) for plugin in plugins]
+        handles = {}
+        for plugin, sessions in opened:
+            handle = handles[plugin] = await stack.enter_async_context(sessions)
+            if not plugin.lazy:
+                plugin.sessions.reserve(handle)
+        return handles
+
+    async def follow_upgrade(
+        self, origin: Origin, old_chat_id: int | None, new_chat_id: int | None
+    ) -> Origin:
+        """Move a group's sessions, if the update says that it became a supergroup.
+
+        Both messages that say so then belong to the new chat: a session under the old one's key
+        would never be found again. ``None`` for either id is no upgrade.
+        """
+        if old_chat_id is None or new_chat_id is None:
+            return origin
+        for plugin in self._plugins:
+            await plugin.sessions.move_chat(origin, old_chat_id, new_chat_id)
+        return replace(origin, chat_id=new_chat_id)

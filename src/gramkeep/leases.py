@@ -1,0 +1,204 @@
+"""What this process holds in a storage that others use too, kept alive while its updates run.
+
+A lease is taken in the round trip that reads the session and given up in the one that writes it.
+It is renewed in between, so that a long handler keeps its session and a dead process doesn't.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from secrets import token_hex
+from typing import Final
+
+from gramkeep.calls import Calls
+from gramkeep.errors import StorageUnavailable
+from gramkeep.storage import ANY, BUSY, KEEP, Answer, Lease, Put, Record
+
+RENEWALS: Final = 3  # in the time that a lease lasts
+SHORTEST_PAUSE: Final = 0.001  # seconds before a busy session is asked for again,
+LONGEST_PAUSE: Final = 0.01  # growing with the time that was waited, as far as this
+
+log = logging.getLogger("gramkeep")
+
+
+class _Held:
+    """One key's lease; ``until`` is on the monotonic clock, by the latest when it will end."""
+
+    __slots__ = ("seconds", "until")
+
+    def __init__(self, seconds: float, until: float) -> None:
+        self.seconds = seconds
+        self.until = until
+
+
+class Leases:
+    """The leases of one process in one storage, for updates that queue for their keys before.
+
+    Belongs to one event loop at a time. ``name`` is the storage's, for the log.
+    """
+
+    def __init__(self, calls: Calls, name: str) -> None:
+        self._calls = calls
+        self._name = name
+        self._pid = 0
+        self._owner = ""
+        self._held: dict[str, _Held] = {}
+        self._taken_over: set[str] = set()
+        self._renewing: dict[str, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def lease(self, seconds: float, waited: Mapping[str, float] | None = None) -> Lease:
+        """Give what the storage is told with a call of this process."""
+        pid = os.getpid()
+        if pid != self._pid:  # in a forked child, what the parent holds is another's
+            self._pid = pid
+            self._owner = f"{pid}-{token_hex(8)}"
+            self._held = {}
+            self._loop = None
+        return Lease(self._owner, seconds, waited or {})
+
+    async def take(
+        self, keys: Sequence[str], seconds: float, *, began: float, timeout: float
+    ) -> list[Record | None]:
+        """Read keys that are held from here on, waiting for those that another process holds.
+
+        ``began`` is since when their update waits, on the monotonic clock. Keys are in the order
+        in which every update takes them: none waits for an earlier key while it holds a later
+        one, so that two never wait for each other.
+
+        Raises `TimeoutError`, `StorageUnavailable`. Whatever it raises, the keys may be held.
+        """
+        records: list[Record | None] = []
+        waited: dict[str, float] = {}
+        while True:
+            asked = time.monotonic()
+            pending = keys[len(records) :]
+            answers = await self._calls.claim(pending, self.lease(seconds, waited))
+            free = _first_busy(answers)
+            records += answers[:free]  # type: ignore[arg-type] # up to the first that is BUSY
+            self._note(pending[:free], seconds, asked + seconds)
+            if free == len(answers):
+                return records
+            early = [
+                key for key, answer in zip(pending, answers, strict=True) if answer is not BUSY
+            ]
+            if len(early) > free:
+                await self._give_up(early[free:], seconds)
+            now = time.monotonic()
+            if now - began > timeout:
+                raise TimeoutError
+            pause = min(max(SHORTEST_PAUSE, (now - began) / 8), LONGEST_PAUSE)
+            await asyncio.sleep(min(pause, max(0.0, began + timeout - now)))
+            waited[pending[free]] = time.monotonic() - began
+
+    async def before_giving_up(self, keys: Iterable[str]) -> bool:
+        """Renew these keys no more, and say whether one of their leases may have run out.
+
+        To be called before the `put` that gives them up: a renewal that the storage sees after it
+        would hold the key again, for nobody.
+        """
+        ran_out = False
+        now = time.monotonic()
+        for key in keys:
+            held = self._held.pop(key, None)
+            ran_out = ran_out or (held is not None and held.until < now) or key in self._taken_over
+            self._taken_over.discard(key)
+            if key in self._renewing:
+                await asyncio.wait([self._renewing[key]])
+        return ran_out
+
+    async def give_up(self, keys: Sequence[str], seconds: float) -> None:
+        """Let others have these keys, of updates that have nothing to write.
+
+        Cancelling takes effect after it: the next update of this process must not find its claim
+        given up by this one. Where the storage is out of reach, the keys become free when their
+        leases end.
+        """
+        task = asyncio.ensure_future(self._give_up(keys, seconds))
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        task.result()
+
+    async def _give_up(self, keys: Sequence[str], seconds: float) -> None:
+        await self.before_giving_up(keys)
+        try:
+            await self._calls.put([Put(key, KEEP, ANY) for key in keys], self.lease(seconds))
+        except StorageUnavailable as error:
+            log.warning(
+                "%s: sessions can't be given up now, and become free for other processes in %g s: "
+                "%s (%s)",
+                self._name,
+                seconds,
+                ", ".join(map(repr, keys)),
+                error.reason,
+            )
+
+    def _note(self, keys: Sequence[str], seconds: float, until: float) -> None:
+        if not keys:
+            return
+        for key in keys:
+            self._held[key] = _Held(seconds, until)
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._timer = loop, None
+            self._renewing.clear()
+        if self._timer is None or self._timer.when() > loop.time() + seconds / RENEWALS:
+            self._set_timer(loop)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        shortest = min(held.seconds for held in self._held.values())
+        self._timer = loop.call_later(shortest / RENEWALS, self._renew_what_is_due, loop)
+
+    def _renew_what_is_due(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if not self._held:
+            return  # the next one that is taken sets a timer
+        now = time.monotonic()
+        due: dict[float, list[str]] = {}
+        for key, held in self._held.items():
+            # Within the next period it would come to its last one, in which a delay could end it.
+            if key not in self._renewing and held.until - now < held.seconds * 2 / RENEWALS:
+                due.setdefault(held.seconds, []).append(key)
+        for seconds, keys in due.items():
+            task = loop.create_task(self._renew(keys, seconds))
+            self._renewing.update(dict.fromkeys(keys, task))
+        self._set_timer(loop)
+
+    async def _renew(self, keys: Sequence[str], seconds: float) -> None:
+        asked = time.monotonic()
+        try:
+            answers = await self._calls.claim(keys, self.lease(seconds))
+        except StorageUnavailable as error:
+            log.warning("%s: leases were not renewed: %s", self._name, error.reason)
+            return
+        finally:
+            for key in keys:
+                del self._renewing[key]
+        for key, answer in zip(keys, answers, strict=True):
+            if (held := self._held.get(key)) is None:
+                continue  # it is being given up
+            if answer is BUSY:
+                del self._held[key]
+                self._taken_over.add(key)  # saving will tell
+            else:
+                held.until = asked + seconds
+
+
+def _first_busy(answers: Sequence[Record | Answer | None]) -> int:
+    for index, answer in enumerate(answers):
+        if answer is BUSY:
+            return index
+    return len(answers)

@@ -1,0 +1,32 @@
+"""What all kinds of session in one storage share in a process: it is the records that matter."""
+
+from __future__ import annotations
+
+from weakref import WeakValueDictionary
+
+from gramkeep.calls import Calls
+from gramkeep.leases import Leases
+from gramkeep.locks import KeyLocks
+from gramkeep.storage import Storage
+
+
+class Shared:
+    """One storage's queues, in which updates wait for their turn, its calls, and its leases."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.queues = KeyLocks()
+        self.calls = Calls(storage)
+        self.leases = Leases(self.calls, storage.name)
+        self._storage = storage  # while this lives its id is its own
+
+
+# By identity, as a storage may compare by value.
+_shared: WeakValueDictionary[int, Shared] = WeakValueDictionary()
+
+
+def shared_over(storage: Storage) -> Shared:
+    """Give what this process has for a storage already, or make it."""
+    shared = _shared.get(id(storage))
+    if shared is None:
+        shared = _shared[id(storage)] = Shared(storage)
+    return shared

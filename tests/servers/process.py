@@ -1,0 +1,147 @@
+"""One server process: started in a folder of its own, awaited until it answers, and stopped."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+STARTS_WITHIN = 60.0  # seconds
+STOPS_WITHIN = 20.0
+
+
+class ServerFailedToStart(Exception):
+    """The server ended, or didn't answer in time; the text has the end of its log."""
+
+
+class ServerProcess:
+    """A server that this test run owns; killed with all the processes it made.
+
+    ``is_ready()`` tells whether it answers; an `OSError` means not yet. ``user`` is who runs it
+    where this process is root, for servers that refuse to run as root.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        folder: Path,
+        *,
+        is_ready: Callable[[], bool],
+        user: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        self.command = [str(part) for part in command]
+        self.folder = folder
+        self.log = folder / f"{Path(self.command[0]).name}.log"
+        self._is_ready = is_ready
+        self._user = user if os.getuid() == 0 else None
+        self._environment = {**os.environ, **(environment or {})}
+        self._stop_signal = stop_signal
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start, or start again on the same data, and return when the server answers."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user=self._user,
+                group=None if self._user is None else pwd.getpwnam(self._user).pw_gid,
+                extra_groups=None if self._user is None else [],
+                start_new_session=True,
+            )
+        try:
+            self._wait_for_answer(self._process)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Ask the server to end, and make it end if it doesn't. Idempotent."""
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            self._process.send_signal(self._stop_signal)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOPS_WITHIN)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the server and its children by SIGKILL, as a power cut would. Idempotent."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def end_of_log(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
+
+    def _wait_for_answer(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + STARTS_WITHIN
+        while not self._answers():
+            if process.poll() is not None:
+                raise ServerFailedToStart(f"{self.command}: it ended\n{self.end_of_log()}")
+            if time.monotonic() > deadline:
+                raise ServerFailedToStart(f"{self.command}: no answer\n{self.end_of_log()}")
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            return self._is_ready()
+        except OSError:
+            return False
+
+
+def free_port() -> int:
+    """Find a TCP port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def accepts_connections(port: int) -> bool:
+    """Whether somebody listens on the port; raises `OSError` if not."""
+    with socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+
+
+def server_folder(name: str, *, user: str | None = None) -> Path:
+    """Make a folder that ``user`` may use where this process is root; its maker removes it.
+
+    Not pytest's own, which nobody but root may enter, and whose names are long for sockets.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"gramkeep-{name}-"))
+    if user is not None and os.getuid() == 0:
+        shutil.chown(folder, user, pwd.getpwnam(user).pw_gid)
+    return folder
+
+
+def program(name: str, *places: str) -> str:
+    """Find a server's program on the path, or in ``places`` where Debian puts it.
+
+    Raises `FileNotFoundError`: a test that needs a server fails without it, in CI and elsewhere.
+    """
+    found = shutil.which(name) or next(
+        (str(path) for place in places for path in sorted(Path("/").glob(f"{place}/{name}"))), None
+    )
+    if found is None:
+        raise FileNotFoundError(f"{name} is not installed; `make test` installs it on Debian")
+    return found
