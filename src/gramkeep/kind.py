@@ -117,8 +117,13 @@ class Kind(Generic[T]):
             session._ticket.release()
             session._ticket = None
 
+    def close(self, session: Session[Any]) -> None:
+        """End the handle's life, and its hold on the session in this process."""
+        self.refuse(session)
+        self.release(session)
+
     def refuse(self, session: Session[Any]) -> None:
-        """End the handle's life."""
+        """Let every further use of the handle raise."""
         session._refusal = lambda: SessionClosed(key=session._stored_key, storage=self.storage_name)
 
     async def hold(self, session: Session[Any]) -> None:

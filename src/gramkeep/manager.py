@@ -235,8 +235,10 @@ class Sessions(StoredSessions[T]):
     async def leave(self, session: Session[T]) -> None:
         """End a handle's life, and let the next update of its key have its turn."""
         try:
-            await end([session])
+            if session._is_leased:
+                await end([session])
         finally:
+            self.kind.close(session)
             self.forget(session)
 
     def forget(self, session: Session[T]) -> None:

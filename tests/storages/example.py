@@ -24,7 +24,7 @@ class OneFileStorage(Storage):
         self.name = f"onefile:{path}"
         self.path = path
 
-    async def get(self, keys: Sequence[str], lease: Lease | None = None) -> list[Record | None]:
+    async def get(self, keys: Sequence[str]) -> list[Record | None]:
         stored = await self._in_thread(self._load)
         return [stored.get(key) for key in keys]
 

@@ -5,12 +5,22 @@ import pytest
 from gramkeep.testing import conformance
 from gramkeep.testing.conformance import base
 
-from .broken import changes, concurrency, expiry, keys, lifecycle, values
+from .broken import (
+    changes,
+    claims,
+    concurrency,
+    expiry,
+    keys,
+    leases,
+    lifecycle,
+    values,
+    waiting,
+)
 from .broken.unbroken import Unbroken
 
 BREAKAGES = [
     pytest.param(broken, test, arguments, id=f"{broken.__name__}-{test}")
-    for part in (values, changes, expiry, keys, concurrency, lifecycle)
+    for part in (values, changes, expiry, keys, concurrency, claims, leases, waiting, lifecycle)
     for broken in vars(part).values()
     if isinstance(broken, type)
     for test, *arguments in vars(broken).get("caught_by", ())
@@ -63,14 +73,17 @@ async def test_reopen_may_be_async():
 
 
 async def test_what_is_not_declared_is_skipped_with_the_reason():
-    class NotTransactional(Unbroken):
+    class DeclaresNothing(Unbroken):
         transactional = False
+        can_lease = False
 
     class Suite(TestUnbroken):
         reopens = False
 
     with pytest.raises(pytest.skip.Exception, match="dict: doesn't declare itself transactional"):
-        await Suite().test_one_refusal_undoes_an_atomic_put(NotTransactional())
+        await Suite().test_one_refusal_undoes_an_atomic_put(DeclaresNothing())
+    with pytest.raises(pytest.skip.Exception, match="dict: doesn't declare that it can lease"):
+        await Suite().test_a_get_ignores_leases(DeclaresNothing())
     with pytest.raises(pytest.skip.Exception, match="lives in the storage object itself"):
         await Suite().test_what_was_stored_outlives_the_handle(Unbroken())
 

@@ -65,7 +65,7 @@ def test_the_guides_test_passes_in_a_project_in_strict_mode(elsewhere):
     elsewhere.makepyfile(test_one_file=test)
     result = run(elsewhere, "-k", "handle or order or atomic or cancelled")
     outcomes = result.parseoutcomes()
-    assert set(outcomes) == {"passed", "deselected"}
+    assert set(outcomes) == {"passed", "skipped", "deselected"}  # it can't lease
     assert outcomes["passed"] > 10
 
 
@@ -78,7 +78,7 @@ def test_a_broken_promise_is_explained_with_the_values_compared(elsewhere):
         from one_file_storage import OneFileStorage
 
         class ReadsBackwards(OneFileStorage):
-            async def get(self, keys, lease=None):
+            async def get(self, keys):
                 return (await super().get(keys))[::-1]
 
         class TestReadsBackwards(StorageConformance):
@@ -89,7 +89,7 @@ def test_a_broken_promise_is_explained_with_the_values_compared(elsewhere):
                 await storage.aclose()
         """
     )
-    result = run(elsewhere, "-k", "test_answers_come_in_the_order or outlives")
+    result = run(elsewhere, "-k", "test_answers_come_in_the_order or test_what_was_stored_outlives")
     assert set(result.parseoutcomes()) == {"failed", "deselected"}
     for explanation in (
         "E *assert [[]b'b', None, b'a', None, b'c'[]] == [[]b'c', None, b'a', None, b'b'[]]",

@@ -65,7 +65,7 @@ class OneVersionForAll(Unbroken):
 
 @caught_by("test_tokens_read_together_are_each_of_their_own_key")
 class OneTokenForAll(Unbroken):
-    async def get(self, keys, lease=None):
+    async def get(self, keys):
         records = await super().get(keys)
         return [record and Record(record.value, records[0].token) for record in records]
 

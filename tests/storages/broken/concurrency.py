@@ -99,7 +99,7 @@ class CancelsAllThatWrite(Unbroken):
 class CancelsAllThatRead(Unbroken):
     reading = None
 
-    async def get(self, keys, lease=None):
+    async def get(self, keys):
         if self.reading is None or self.reading.done():
             self.reading = asyncio.create_task(asyncio.sleep(0.001))
         await self.reading
@@ -112,7 +112,7 @@ class LosesItsConnection(Unbroken):
 
     busy = False
 
-    async def get(self, keys, lease=None):
+    async def get(self, keys):
         while self.busy:
             await asyncio.sleep(0.001)
         self.busy = True

@@ -29,7 +29,7 @@ class ForgetsDays(Unbroken):
 
 @caught_by(("test_a_value_says_when_it_expires", 90))
 class SaysNoExpiry(Unbroken):
-    async def get(self, keys, lease=None):
+    async def get(self, keys):
         records = await super().get(keys)
         return [record and Record(record.value, record.token) for record in records]
 

@@ -22,25 +22,25 @@ class MakesUp(Unbroken):
 
 @caught_by("test_answers_come_in_the_order_of_the_keys")
 class LosesOrder(Unbroken):
-    async def get(self, keys, lease=None):
+    async def get(self, keys):
         return await super().get(sorted(keys))
 
 
 @caught_by("test_a_key_asked_for_twice_is_answered_twice")
 class AnswersOnce(Unbroken):
-    async def get(self, keys, lease=None):
+    async def get(self, keys):
         return await super().get(list(dict.fromkeys(keys)))
 
 
 @caught_by("test_calls_about_nothing_are_answered_by_nothing")
 class AlwaysAnswers(Unbroken):
-    async def get(self, keys, lease=None):
+    async def get(self, keys):
         return await super().get(keys) or [None]
 
 
 @caught_by("test_a_thousand_keys_go_into_one_call")
 class CutsCalls(Unbroken):
-    async def get(self, keys, lease=None):
+    async def get(self, keys):
         return await super().get(keys[:999])
 
 
@@ -70,7 +70,7 @@ class WritesOver(Unbroken):
 
 @caught_by("test_lists_given_and_received_are_the_callers_to_change")
 class SharesLists(Unbroken):
-    async def get(self, keys, lease=None):
+    async def get(self, keys):
         answers = self.__dict__.setdefault("answers", {})
         if tuple(keys) not in answers:
             answers[tuple(keys)] = await super().get(keys)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
@@ -18,6 +18,9 @@ from gramkeep.storage import ANY, Basis, Change, Put, Record, Storage, Token
 
 PATIENCE = 30.0
 """Seconds after which a call that should have returned long ago counts as hung."""
+
+STEPS = 20  # rounds in which a call is cancelled after that many steps of the event loop
+ROUNDS = STEPS + 25  # the others cancel it after 0.1 ms to 50 ms
 
 
 class Hooks:
@@ -49,6 +52,21 @@ class Hooks:
         finally:
             await second.aclose()
 
+    async def interrupt(self, call: Coroutine[Any, Any, object], round_: int) -> None:
+        """Start a call, and cancel it the later the higher the round, which is below `ROUNDS`."""
+        task = asyncio.create_task(call)
+        if round_ < STEPS:
+            for _ in range(round_):
+                await asyncio.sleep(0)
+        else:
+            await asyncio.sleep(0.0001 * 1.3 ** (round_ - STEPS))
+        task.cancel()
+        await finish(task)
+        if not task.cancelled():
+            task.result()  # raises what the call raised
+        if self.settling_seconds:
+            await asyncio.sleep(self.settling_seconds)
+
 
 @asynccontextmanager
 async def promptly() -> AsyncIterator[None]:
@@ -68,10 +86,23 @@ async def finish(*tasks: asyncio.Task[Any]) -> None:
     assert all(task.done() for task in tasks), f"no answer within {PATIENCE:g} s"
 
 
+async def settled(*tasks: asyncio.Task[Any]) -> list[Any]:
+    """Give the answers of calls that nobody cancelled."""
+    await finish(*tasks)
+    assert not any(task.cancelled() for task in tasks), "a call beside a cancelled one is too"
+    return [task.result() for task in tasks]
+
+
 def skip_unless_transactional(storage: Storage) -> None:
     """Ask nothing about ``atomic`` of a storage that doesn't offer it."""
     if not storage.transactional:
         pytest.skip(f"{storage.name} doesn't declare itself transactional")
+
+
+def skip_unless_leasing(storage: Storage) -> None:
+    """Ask nothing about leases of a storage that has none."""
+    if not storage.can_lease:
+        pytest.skip(f"{storage.name} doesn't declare that it can lease")
 
 
 async def put(

@@ -6,18 +6,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
-from gramkeep.storage import ABSENT, ANY, DELETE, Put, Record, Storage
+from gramkeep.storage import ABSENT, ANY, DELETE, Put, Storage
 from gramkeep.testing.conformance.base import (
+    ROUNDS,
     Hooks,
     find,
-    finish,
     promptly,
     put,
     read,
     scanned,
+    settled,
     skip_unless_transactional,
     store,
     values,
@@ -27,8 +26,6 @@ WRITERS = 8
 INCREMENTS = 10
 MANY = 200
 
-STEPS = 20  # rounds in which a call is cancelled after that many steps of the event loop
-ROUNDS = STEPS + 25  # the others cancel it after 0.1 ms to 50 ms
 LATE = 0.25  # seconds in which a write that wasn't settled would come to light
 
 
@@ -120,7 +117,7 @@ class Concurrency(Hooks):
                 Put("deleted", DELETE, ANY),
                 Put("made", b"new", ABSENT),
             ]
-            await self._interrupt(storage.put(puts), round_)
+            await self.interrupt(storage.put(puts), round_)
             replaced, deleted, made = await values(storage, "replaced", "deleted", "made")
             assert replaced in {b"old", b"new"}
             assert deleted in {b"old", None}
@@ -134,7 +131,7 @@ class Concurrency(Hooks):
         for round_ in range(ROUNDS):
             key = f"key {round_}"
             await store(storage, key, b"old")
-            await self._interrupt(storage.put([Put(key, b"new", ANY)]), round_)
+            await self.interrupt(storage.put([Put(key, b"new", ANY)]), round_)
             first += await values(storage, key)
         await asyncio.sleep(LATE)
         assert await values(storage, *(f"key {round_}" for round_ in range(ROUNDS))) == first
@@ -143,7 +140,7 @@ class Concurrency(Hooks):
         keys = [f"key {round_}" for round_ in range(ROUNDS)]
         for round_, key in enumerate(keys):
             await store(storage, key, b"old")
-            await self._interrupt(storage.put([Put(key, b"new", ANY)]), round_)
+            await self.interrupt(storage.put([Put(key, b"new", ANY)]), round_)
             left = await read(storage, key)
             assert await put(storage, key, left.value + b" and more", left.token) is True
         await asyncio.sleep(LATE)
@@ -155,46 +152,22 @@ class Concurrency(Hooks):
         for round_ in range(ROUNDS):
             keys = [f"key {n} of {round_}" for n in range(3)]
             puts = [Put(key, b"new", ABSENT) for key in keys]
-            await self._interrupt(storage.put(puts, atomic=True), round_)
+            await self.interrupt(storage.put(puts, atomic=True), round_)
             assert await values(storage, *keys) in [[None] * 3, [b"new"] * 3]
 
     async def test_cancelling_a_put_leaves_those_beside_it_alone(self, storage: Storage) -> None:
         for round_ in range(ROUNDS):
             keys = [f"key {n} of {round_}" for n in range(3)]
             beside = [asyncio.create_task(put(storage, key, b"1", ABSENT)) for key in keys]
-            await self._interrupt(storage.put([Put("cancelled", b"1", ANY)]), round_)
+            await self.interrupt(storage.put([Put("cancelled", b"1", ANY)]), round_)
             assert await settled(*beside) == [True] * len(keys)
             assert await values(storage, *keys) == [b"1"] * len(keys)
 
     async def test_cancelling_a_get_harms_nothing(self, storage: Storage) -> None:
         await store(storage, "key", b"1")
         for round_ in range(ROUNDS):
-            await self._interrupt(storage.get(["key"]), round_)  # alone, then with others
+            await self.interrupt(storage.get(["key"]), round_)  # alone, then with others
             beside = [asyncio.create_task(values(storage, "key", "x")) for _ in range(3)]
-            await self._interrupt(storage.get(["key", "cancelled"]), round_)
+            await self.interrupt(storage.get(["key", "cancelled"]), round_)
             assert await settled(*beside) == [[b"1", None]] * len(beside)
             assert await put(storage, "key", b"1", (await read(storage, "key")).token) is True
-
-    async def _interrupt(
-        self, call: Coroutine[Any, Any, list[bool] | list[Record | None]], round_: int
-    ) -> None:
-        """Start a call, and cancel it the later the higher the round."""
-        task = asyncio.create_task(call)
-        if round_ < STEPS:
-            for _ in range(round_):
-                await asyncio.sleep(0)
-        else:
-            await asyncio.sleep(0.0001 * 1.3 ** (round_ - STEPS))
-        task.cancel()
-        await finish(task)
-        if not task.cancelled():
-            task.result()  # raises what the call raised
-        if self.settling_seconds:
-            await asyncio.sleep(self.settling_seconds)
-
-
-async def settled(*tasks: asyncio.Task[Any]) -> list[Any]:
-    """Give the answers of calls that nobody cancelled."""
-    await finish(*tasks)
-    assert not any(task.cancelled() for task in tasks), "a call beside a cancelled one is too"
-    return [task.result() for task in tasks]
