@@ -1,11 +1,11 @@
 """What tests run in processes of their own; importable there by this module's name."""
 
 import asyncio
+import logging
 import os
 import random
 import sys
 import time
-from collections import Counter as TallyOf
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,16 +30,32 @@ def run_example_bot(url: str, token: str, storage: str) -> None:
     asyncio.run(aiogram_counter.main())
 
 
-class Acknowledged(NamedTuple):
-    """What one worker was told: increments that were saved, by key, and those that weren't."""
+@dataclass
+class Job:
+    """How workers count up: for how long, which keys, how many at once, under which options.
 
-    counts: dict[str, int]
+    ``acknowledged`` is a folder: every worker has a file there, to which it adds a key as soon
+    as an increment of it was acknowledged, so that one that is killed has told so much.
+    """
+
+    acknowledged: Path
+    seconds: float = 2.0
+    keys: int = 16
+    at_once: int = 4
+    pause: float = 0.0  # seconds that a handler takes
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Refused(NamedTuple):
+    """How often a worker was told that an increment wasn't saved, or may not have been."""
+
     conflicts: int
+    leases_run_out: int
     unavailable: int
 
 
-def increment_by_open(url: str, worker: int, job: "Job", results) -> None:
-    """Count up sessions through `Sessions.open`, and note which were acknowledged."""
+def increment_by_open(url: str, worker: int, job: Job, results) -> None:
+    """Count up sessions through `Sessions.open`, and note which increments were acknowledged."""
 
     async def one(sessions: Sessions[Counter], key: str) -> None:
         async with sessions.open(key) as session:
@@ -49,7 +65,7 @@ def increment_by_open(url: str, worker: int, job: "Job", results) -> None:
     _work(url, worker, job, results, one)
 
 
-def increment_by_update(url: str, worker: int, job: "Job", results) -> None:
+def increment_by_update(url: str, worker: int, job: Job, results) -> None:
     """Count up sessions through `Sessions.update`, and note which were acknowledged."""
 
     async def one(sessions: Sessions[Counter], key: str) -> None:
@@ -58,47 +74,38 @@ def increment_by_update(url: str, worker: int, job: "Job", results) -> None:
     _work(url, worker, job, results, one)
 
 
-@dataclass
-class Job:
-    """How workers count up: for how long, which keys, how many at once, under which options."""
-
-    seconds: float = 2.0
-    keys: int = 16
-    at_once: int = 4
-    pause: float = 0.0  # seconds that a handler takes
-    options: dict[str, Any] = field(default_factory=dict)
-
-
 def _work(url: str, worker: int, job: Job, results, one) -> None:
-    counts: TallyOf[str] = TallyOf()
-    conflicts = unavailable = 0
+    conflicts = leases_run_out = unavailable = 0
+    file = os.open(job.acknowledged / str(worker), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def some(sessions: Sessions[Counter], chance: random.Random, end: float) -> None:
-        nonlocal conflicts, unavailable
+        nonlocal conflicts, leases_run_out, unavailable
         while time.monotonic() < end:
             key = f"key-{chance.randrange(job.keys)}"
             try:
                 await one(sessions, key)
-            except SessionConflict:
+            except SessionConflict as conflict:
                 conflicts += 1
+                leases_run_out += conflict.lease_ran_out
             except StorageUnavailable:
                 unavailable += 1
                 await asyncio.sleep(0.01)
             else:
-                counts[key] += 1
+                os.write(file, f"{key} {time.time()}\n".encode())
 
     async def run() -> None:
+        logging.disable(logging.WARNING)  # of leases that a broken connection can't renew
         async with Sessions(initial=Counter, storage=url, **job.options) as sessions:
             end = time.monotonic() + job.seconds
             chance = random.Random(worker)
             await asyncio.gather(*(some(sessions, chance, end) for _ in range(job.at_once)))
 
     asyncio.run(run())
-    results.put((worker, Acknowledged(dict(counts), conflicts, unavailable)))
+    results.put((worker, Refused(conflicts, leases_run_out, unavailable)))
 
 
 def _increment(data: Counter, worker: int) -> Counter:
     data.count += 1
-    name = f"worker-{worker}"
+    name = str(worker)
     data.workers[name] = data.workers.get(name, 0) + 1
     return data

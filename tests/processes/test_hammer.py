@@ -1,7 +1,11 @@
 """Several processes on one storage."""
 
+import asyncio
+import time
+from collections import Counter
+
 import pytest
-from child_processes import Job, increment_by_open, increment_by_update
+from child_processes import increment_by_open, increment_by_update
 
 from gramkeep.storage_url import storage_from_url
 
@@ -9,23 +13,48 @@ from .hammer import PROCESSES, Hammer
 
 
 @pytest.mark.parametrize("increment", [increment_by_open, increment_by_update])
-async def test_eight_processes_hammering_one_storage_lose_nothing(processes, url, increment):
-    hammer = Hammer(processes, url)
-    async with hammer.at_work(Job(), increment):
+async def test_eight_processes_hammering_one_storage_lose_nothing(
+    processes, url, tmp_path, increment
+):
+    hammer = Hammer(processes, url, tmp_path)
+    async with hammer.at_work(hammer.job(), increment):
         pass
     await hammer.assert_nothing_was_lost()
-    assert len(hammer.told) == PROCESSES
-    assert all(told.counts for told in hammer.told.values()), "a process never had its turn"
+    told = hammer.acknowledged()
+    assert len(told) == PROCESSES
+    assert all(told.values()), "a process never had its turn"
+    assert hammer.total("unavailable") == 0
     if storage_from_url(url).can_lease:
-        assert hammer.conflicts == 0
+        assert hammer.total("conflicts") == 0
     elif increment is increment_by_open:
         # They do meet, and who comes second is told: without this, the test would show nothing.
-        assert hammer.conflicts > 0
+        assert hammer.total("conflicts") > 0
 
 
-async def test_eight_optimistic_processes_lose_nothing_that_was_acknowledged(processes, url):
-    hammer = Hammer(processes, url)
-    async with hammer.at_work(Job(options={"isolation": "optimistic"})):
+async def test_eight_optimistic_processes_lose_nothing_that_was_acknowledged(
+    processes, url, tmp_path
+):
+    hammer = Hammer(processes, url, tmp_path)
+    async with hammer.at_work(hammer.job(options={"isolation": "optimistic"})):
         pass
     await hammer.assert_nothing_was_lost()
-    assert hammer.conflicts > 0
+    assert hammer.total("conflicts") > 0
+
+
+async def test_workers_killed_in_their_handlers_lose_nothing_that_was_acknowledged(
+    processes, url, tmp_path
+):
+    hammer = Hammer(processes, url, tmp_path)
+    options = {"lease": 1.0} if storage_from_url(url).can_lease else {}
+    job = hammer.job(pause=0.005, options=options)
+    async with hammer.at_work(job):
+        for number in range(0, PROCESSES, 2):
+            while not hammer.acknowledged().get(number):
+                await asyncio.sleep(0.01)
+            hammer.kill(number)
+    await hammer.assert_nothing_was_lost(uncertain=hammer.killed * job.at_once)
+    began = time.time()
+    async with hammer.at_work(hammer.job(seconds=1.5, options=options), count=2):
+        pass  # whatever the dead had is free for others
+    again = sum(hammer.acknowledged(since=began).values(), Counter())
+    assert len(again) == job.keys
