@@ -2,6 +2,8 @@ import multiprocessing
 
 import pytest
 
+from .backends import STARTERS
+
 
 @pytest.fixture(scope="session")
 def processes():
@@ -11,9 +13,8 @@ def processes():
     return context
 
 
-@pytest.fixture(params=["sqlite", "file"])
-def url(request, tmp_path):
-    """The URL of a storage that holds nothing."""
-    return {"sqlite": f"sqlite:///{tmp_path}/bot.db", "file": f"file://{tmp_path}/sessions"}[
-        request.param
-    ]
+@pytest.fixture(scope="session")
+def backend(request):
+    """One of `STARTERS`, by name, for all tests that follow with it."""
+    with STARTERS[request.param]() as running:
+        yield running

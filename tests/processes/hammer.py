@@ -67,6 +67,17 @@ class Hammer:
             told[int(file.name)] = Counter(key for key, at in lines if float(at) > since)
         return told
 
+    def moments(self, *, since: float) -> dict[int, list[float]]:
+        """Tell when each worker had an increment acknowledged."""
+        return {
+            int(file.name): [
+                float(at)
+                for _, at in map(str.split, file.read_text().splitlines())
+                if float(at) > since
+            ]
+            for file in self.acknowledged_in.iterdir()
+        }
+
     def total(self, name: str) -> int:
         """Add up one of the numbers of `Refused`."""
         return sum(getattr(refused, name) for refused in self.refused.values())

@@ -9,14 +9,18 @@ from child_processes import increment_by_open, increment_by_update
 
 from gramkeep.storage_url import storage_from_url
 
+from .backends import STARTERS, params
 from .hammer import PROCESSES, Hammer
 
+each_backend = pytest.mark.parametrize("backend", params(STARTERS), indirect=True)
 
+
+@each_backend
 @pytest.mark.parametrize("increment", [increment_by_open, increment_by_update])
 async def test_eight_processes_hammering_one_storage_lose_nothing(
-    processes, url, tmp_path, increment
+    processes, backend, tmp_path, increment
 ):
-    hammer = Hammer(processes, url, tmp_path)
+    hammer = Hammer(processes, backend.url, tmp_path)
     async with hammer.at_work(hammer.job(), increment):
         pass
     await hammer.assert_nothing_was_lost()
@@ -24,28 +28,30 @@ async def test_eight_processes_hammering_one_storage_lose_nothing(
     assert len(told) == PROCESSES
     assert all(told.values()), "a process never had its turn"
     assert hammer.total("unavailable") == 0
-    if storage_from_url(url).can_lease:
+    if storage_from_url(backend.url).can_lease:
         assert hammer.total("conflicts") == 0
     elif increment is increment_by_open:
         # They do meet, and who comes second is told: without this, the test would show nothing.
         assert hammer.total("conflicts") > 0
 
 
+@each_backend
 async def test_eight_optimistic_processes_lose_nothing_that_was_acknowledged(
-    processes, url, tmp_path
+    processes, backend, tmp_path
 ):
-    hammer = Hammer(processes, url, tmp_path)
+    hammer = Hammer(processes, backend.url, tmp_path)
     async with hammer.at_work(hammer.job(options={"isolation": "optimistic"})):
         pass
     await hammer.assert_nothing_was_lost()
     assert hammer.total("conflicts") > 0
 
 
+@each_backend
 async def test_workers_killed_in_their_handlers_lose_nothing_that_was_acknowledged(
-    processes, url, tmp_path
+    processes, backend, tmp_path
 ):
-    hammer = Hammer(processes, url, tmp_path)
-    options = {"lease": 1.0} if storage_from_url(url).can_lease else {}
+    hammer = Hammer(processes, backend.url, tmp_path)
+    options = {"lease": 1.0} if storage_from_url(backend.url).can_lease else {}
     job = hammer.job(pause=0.005, options=options)
     async with hammer.at_work(job):
         for number in range(0, PROCESSES, 2):

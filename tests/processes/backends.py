@@ -1,0 +1,140 @@
+"""Every storage that several processes can use, each with a server of its own where it has one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import pytest
+from servers.mariadb import running_server as running_mariadb
+from servers.mongodb import running_server as running_mongodb
+from servers.postgres import running_pgbouncer, running_postgres
+from servers.redis import RedisCluster, RedisServer, valkey_binary
+from servers.s3 import S3Server
+
+
+class Server(Protocol):
+    """A server of our own, which may be killed and started again on its data."""
+
+    def kill(self) -> None: ...
+    def start(self) -> object: ...
+
+
+@dataclass
+class Backend:
+    """A storage's URL, and the server behind it if it is one process that tests may kill."""
+
+    url: str
+    server: Server | None = None
+
+    def url_through(self, port: int) -> str:
+        """Give the URL that leads to another port of this machine."""
+        parts = urlsplit(self.url)
+        return self.url.replace(f":{parts.port}", f":{port}", 1)
+
+    @property
+    def port(self) -> int:
+        port = urlsplit(self.url).port
+        assert port is not None
+        return port
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="gramkeep-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def sqlite() -> Iterator[Backend]:
+    with _folder() as folder:
+        yield Backend(f"sqlite:///{folder}/bot.db")
+
+
+@contextmanager
+def file() -> Iterator[Backend]:
+    with _folder() as folder:
+        yield Backend(f"file://{folder}/sessions")
+
+
+@contextmanager
+def redis() -> Iterator[Backend]:
+    server = RedisServer()
+    try:
+        server.start()
+        yield Backend(server.url, server)
+    finally:
+        server.remove()
+
+
+@contextmanager
+def valkey() -> Iterator[Backend]:
+    server = RedisServer(binary=valkey_binary())
+    try:
+        server.start()
+        yield Backend(server.url.replace("redis://", "valkey://"), server)
+    finally:
+        server.remove()
+
+
+@contextmanager
+def redis_cluster() -> Iterator[Backend]:
+    cluster = RedisCluster()
+    try:
+        cluster.start()
+        yield Backend(cluster.url)
+    finally:
+        cluster.remove()
+
+
+@contextmanager
+def postgres() -> Iterator[Backend]:
+    with running_postgres() as server:
+        yield Backend(server.url(), server)
+
+
+@contextmanager
+def pgbouncer() -> Iterator[Backend]:
+    with running_postgres() as server, running_pgbouncer(server) as bouncer:
+        yield Backend(bouncer.url())
+
+
+@contextmanager
+def mariadb() -> Iterator[Backend]:
+    with running_mariadb() as server:
+        server.create("gramkeep")
+        yield Backend(server.url("gramkeep"), server)
+
+
+@contextmanager
+def mongodb() -> Iterator[Backend]:
+    with running_mongodb() as server:
+        yield Backend(server.url("gramkeep"), server)
+
+
+@contextmanager
+def s3() -> Iterator[Backend]:
+    server = S3Server()
+    try:
+        server.start()
+        yield Backend(server.url("hammer"), server)
+    finally:
+        server.remove()
+
+
+STARTERS: dict[str, Callable[[], AbstractContextManager[Backend]]] = {
+    starter.__name__: starter
+    for starter in (
+        *(sqlite, file, redis, valkey, redis_cluster, postgres, pgbouncer, mariadb, mongodb, s3),
+    )
+}
+LEASING = [name for name in STARTERS if name not in {"file", "s3"}]
+KILLABLE = ["redis", "valkey", "postgres", "mariadb", "mongodb"]
+
+
+def params(names):
+    """Let the tests with one server run one after the other, where it has been started."""
+    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
