@@ -47,7 +47,7 @@ class Leases:
         self._pid = 0
         self._owner = ""
         self._held: dict[str, _Held] = {}
-        self._taken_over: set[str] = set()
+        self._lapsed: set[str] = set()  # held still, but perhaps not all the time
         self._renewing: dict[str, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -106,8 +106,8 @@ class Leases:
         now = time.monotonic()
         for key in keys:
             held = self._held.pop(key, None)
-            ran_out = ran_out or (held is not None and held.until < now) or key in self._taken_over
-            self._taken_over.discard(key)
+            ran_out = ran_out or (held is not None and held.until < now) or key in self._lapsed
+            self._lapsed.discard(key)
             if key in self._renewing:
                 await asyncio.wait([self._renewing[key]])
         return ran_out
@@ -190,9 +190,11 @@ class Leases:
         for key, answer in zip(keys, answers, strict=True):
             if (held := self._held.get(key)) is None:
                 continue  # it is being given up
+            if held.until < asked:
+                self._lapsed.add(key)  # another may have had it meanwhile: saving will tell
             if answer is BUSY:
+                self._lapsed.add(key)
                 del self._held[key]
-                self._taken_over.add(key)  # saving will tell
             else:
                 held.until = asked + seconds
 

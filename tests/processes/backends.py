@@ -1,5 +1,6 @@
 """Every storage that several processes can use, each with a server of its own where it has one."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import pytest
+from servers.mariadb import query
 from servers.mariadb import running_server as running_mariadb
 from servers.mongodb import running_server as running_mongodb
 from servers.postgres import running_pgbouncer, running_postgres
@@ -105,7 +107,7 @@ def pgbouncer() -> Iterator[Backend]:
 @contextmanager
 def mariadb() -> Iterator[Backend]:
     with running_mariadb() as server:
-        server.create("gramkeep")
+        asyncio.run(query(server.url(), "CREATE DATABASE gramkeep"))
         yield Backend(server.url("gramkeep"), server)
 
 
