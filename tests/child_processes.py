@@ -30,6 +30,35 @@ def run_example_bot(url: str, token: str, storage: str) -> None:
     asyncio.run(aiogram_counter.main())
 
 
+def run_webhook_bot(port: int, token: str, storage: str, prefix: str) -> None:
+    """Count the messages of each chat behind a webhook, and answer in the response to it."""
+    from aiogram import Bot, Dispatcher  # noqa: PLC0415 - imported where it is run
+    from aiogram.types import Message  # noqa: PLC0415
+    from aiogram.webhook.aiohttp_server import (  # noqa: PLC0415
+        SimpleRequestHandler,
+        setup_application,
+    )
+    from aiohttp import web  # noqa: PLC0415
+
+    from gramkeep.integrations.aiogram import session as sessions_of  # noqa: PLC0415
+
+    dispatcher = Dispatcher()
+    sessions_of(initial=Counter, storage=storage, prefix=prefix).setup(dispatcher)
+
+    @dispatcher.message()
+    async def count(message: Message, session: Counter):
+        before = session.count
+        await asyncio.sleep(0.001)
+        session.count = before + 1
+        return message.answer(str(session.count))
+
+    app = web.Application()
+    bot = Bot(token)
+    SimpleRequestHandler(dispatcher, bot, handle_in_background=False).register(app, "/")
+    setup_application(app, dispatcher, bot=bot)
+    web.run_app(app, host="127.0.0.1", port=port, print=None)
+
+
 @dataclass
 class Job:
     """How workers count up: for how long, which keys, how many at once, under which options.
