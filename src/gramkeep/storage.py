@@ -109,7 +109,7 @@ class Storage(ABC):
     can_lease: ClassVar[bool] = False
     """Whether there is `claim`, and `put` heeds a `Lease`, to isolate updates across processes."""
 
-    transactional: ClassVar[bool] = False
+    transactional: bool = False
     """Whether ``put(..., atomic=True)`` of several keys writes all or none."""
 
     outlives_closing: ClassVar[bool] = False

@@ -65,7 +65,9 @@ def storage_from_url(url: str) -> Storage:
     try:
         storage = storage_class.from_url(url)
     except ValueError as error:
-        text = f"storage URL {without_password(url)!r} can't be read: {error}"
-        raise ConfigurationError(text) from error
+        # urllib's text may have a part of the password in it, where that looks like a port.
+        reason = "its host or port isn't one" if "@" in url else str(error)
+        text = f"storage URL {without_password(url)!r} can't be read: {reason}"
+        raise ConfigurationError(text) from None
     assert isinstance(storage, Storage)  # noqa: S101 - of our own table, for the type checker
     return storage

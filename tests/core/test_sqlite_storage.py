@@ -235,8 +235,9 @@ async def test_the_chosen_level_of_safety_is_set(open_storage, statements, level
     # and on the connection that writes, which lives on the worker's thread:
     database = storage._make_database()
     try:
-        assert database._connected().execute("PRAGMA synchronous").fetchone() == (number,)
-        assert database._connected().execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection = database._file.connected()
+        assert connection.execute("PRAGMA synchronous").fetchone() == (number,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     finally:
         database.close()
 
@@ -513,6 +514,16 @@ async def test_a_database_damaged_in_the_middle_raises_and_goes_on_when_restored
         await again.get([f"key {i}" for i in range(500)])
     kept.replace(path)
     assert await value_of(again, "key 499") is not None
+    await again.aclose()
+
+
+async def test_a_damaged_schema_that_can_not_even_be_quoted_is_said(storage, path):
+    await put(storage, "a", b"1")
+    await storage.aclose()
+    path.write_bytes(path.read_bytes().replace(b" TABLE", b" \xc5\xff\xfe\xfd\xf0"))
+    again = SQLiteStorage(path)
+    with pytest.raises(StorageUnavailable, match="schema is malformed"):
+        await value_of(again)
     await again.aclose()
 
 

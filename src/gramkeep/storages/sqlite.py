@@ -1,18 +1,20 @@
 """Sessions in one SQLite file: nothing to install, safe with several processes on the file.
 
-One connection lives on one thread of its own. Calls queue for it, and those that gathered while a
+The connection lives on a thread of its own. Calls queue for it, and those that gathered while a
 commit was under way go into the next one together (group commit): many updates share one wait for
 the disk. A call is answered after its commit.
 
 The table is ``(key TEXT PRIMARY KEY, value BLOB, expires_at INTEGER)``, the expiry in milliseconds
 since the epoch. A value is its own token: writes compare it, whoever wrote it.
+
+Leases stand in a second file beside the first, which costs no wait for the disk.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -20,9 +22,11 @@ from urllib.parse import unquote, urlsplit
 
 from gramkeep.errors import ConfigurationError
 from gramkeep.lifetime import Lifetime, positive_seconds
+from gramkeep.storage import Answer, Lease, Record
 from gramkeep.storages.sqlite_database import LAYOUTS, Database, Page, Prune
-from gramkeep.storages.url_options import url_options
-from gramkeep.storages.worker import Worker, WorkerStorage
+from gramkeep.storages.sqlite_file import is_busy
+from gramkeep.storages.url_options import seconds, url_options
+from gramkeep.storages.worker import Claim, Worker, WorkerStorage
 
 
 class SQLiteStorage(WorkerStorage):
@@ -39,6 +43,7 @@ class SQLiteStorage(WorkerStorage):
     raise `StorageUnavailable` until a file is there again.
     """
 
+    can_lease = True
     transactional = True
 
     def __init__(
@@ -85,8 +90,14 @@ class SQLiteStorage(WorkerStorage):
         if parts.netloc or len(parts.path) < 2:  # noqa: PLR2004 - a slash and a name
             text = f"storage URL {url!r}: write sqlite:///bot.db, or sqlite:////var/lib/bot.db"
             raise ConfigurationError(text)
-        options = url_options(url, {"synchronous", "busy_timeout", "layout", "table"})
+        options = url_options(
+            url, {"synchronous": str, "busy_timeout": seconds, "layout": str, "table": str}
+        )
         return cls(unquote(parts.path[1:]), **options)
+
+    async def claim(self, keys: Sequence[str], lease: Lease) -> list[Record | Answer | None]:
+        """Read several keys that the lease's owner holds from here on, together with others."""
+        return await self._call(Claim(keys, lease))
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over all keys that start with ``prefix``, in their order."""
@@ -111,6 +122,7 @@ class SQLiteStorage(WorkerStorage):
             return super()._reason(error)
         name = getattr(error, "sqlite_errorname", "")
         reason = f"{error} ({name})" if name else str(error)
-        if name.startswith("SQLITE_BUSY"):
+        reason = ": ".join([*getattr(error, "__notes__", []), reason])
+        if is_busy(error):
             return f"{reason}: another process kept the file locked for longer than busy_timeout"
         return reason

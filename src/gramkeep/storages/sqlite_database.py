@@ -1,4 +1,4 @@
-"""The SQL of `SQLiteStorage`, its one connection, and the forms of its table.
+"""The SQL of `SQLiteStorage`, and the forms of its table.
 
 Everything here runs on the storage's worker thread.
 """
@@ -6,27 +6,26 @@ Everything here runs on the storage's worker thread.
 from __future__ import annotations
 
 import math
-import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 from gramkeep.errors import ConfigurationError
-from gramkeep.storage import ANY, DELETE, KEEP, Put, Record
-from gramkeep.storages.worker import Job, Read, Write
+from gramkeep.storage import ANY, BUSY, DELETE, KEEP, Basis, Put, Record
+from gramkeep.storages.sqlite_file import AT_ONCE, DatabaseFile, is_busy, quoted
+from gramkeep.storages.sqlite_leases import Leases
+from gramkeep.storages.worker import Claim, Job, Read, Write
 
 SWEEP_EVERY: Final = 60.0  # seconds between two looks for expired sessions
 SWEEP_AT_MOST: Final = 500  # rows deleted by one of them, so that no commit gets long
 SCAN_PAGE: Final = 500  # keys read in one go while scanning
-READ_AT_ONCE: Final = 500  # keys in one SELECT; any SQLite takes 999 parameters
 
-# After these errors the connection is as good as before; after all others it is opened anew.
-HARMLESS: Final = {"SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT", "SQLITE_FULL", "SQLITE_TOOBIG"}
+J = TypeVar("J", bound=Job[Any])
 
 
 class Layout:
@@ -111,21 +110,30 @@ class Page(Job[list[str]]):
 
 
 class Database:
-    """The connection and all SQL; lives on the worker's thread."""
+    """The sessions' table and their leases; lives on the worker's thread."""
 
     def __init__(
-        self, path: Path, *, layout: Layout, table: str, synchronous: str, busy_timeout: float
+        self,
+        path: Path,
+        *,
+        layout: Layout,
+        table: str,
+        synchronous: Literal["FULL", "NORMAL"],
+        busy_timeout: float,
     ) -> None:
-        table = '"' + table.replace('"', '""') + '"'
-        self._path = path
+        index = quoted(f"{table}_expires_at")
+        self._leases = Leases(path, table, busy_timeout=busy_timeout)
+        table = quoted(table)
+        schema = [f"CREATE TABLE IF NOT EXISTS {table} {layout.columns}"]
+        if layout.has_index:
+            schema.append(
+                f"CREATE INDEX IF NOT EXISTS {index} ON {table} (expires_at) "
+                "WHERE expires_at IS NOT NULL"
+            )
+        self._file = DatabaseFile(
+            path, schema, synchronous=synchronous, busy_timeout=busy_timeout, lasting=True
+        )
         self._layout = layout
-        self._log = path.with_name(path.name + "-wal")
-        self._synchronous = synchronous
-        self._busy_timeout = busy_timeout
-        self._table = table
-        self._connection: sqlite3.Connection | None = None
-        self._file: _FileId | None = None  # of the file that was opened
-        self._wal: _FileId | None = None  # of its write-ahead log
         self._swept = 0.0
         alive = layout.alive
         self._select = f"SELECT key, value, expires_at FROM {table} WHERE {alive} AND key IN "
@@ -146,77 +154,116 @@ class Database:
         )
 
     def process(self, jobs: Sequence[Job[Any]]) -> Iterator[Sequence[Job[Any]]]:
-        """Answer reads and pruning at once, then all writes after one commit."""
-        writes = [job for job in jobs if isinstance(job, Write)]
-        others = [job for job in jobs if not isinstance(job, Write)]
-        if others:
-            for job in others:
-                self._attempt(job)
-            yield others
+        """Answer at once what writes no session, then all that does after one commit."""
+        reads = [job for job in jobs if isinstance(job, Read)]
+        claims = [job for job in jobs if isinstance(job, Claim)]
+        releases = [job for job in jobs if isinstance(job, Write) and _only_gives_up(job)]
+        writes = [job for job in jobs if isinstance(job, Write) and not _only_gives_up(job)]
+        others = [job for job in jobs if isinstance(job, Page | Prune)]
+        self._together(reads, self._get)
+        self._together(releases, self._release)
+        self._together(claims, self._claim)
+        for job in others:
+            self._together([job], self._look_through)
+        if len(writes) < len(jobs):
+            yield [*reads, *releases, *claims, *others]
         if writes:
-            self._commit(writes)
+            self._together(writes, self._commit)
             yield writes
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self._leases.close()
+        self._file.close()
 
-    def _attempt(self, job: Any) -> None:
-        try:
-            job.answer = self._answer(self._connected(), job)
-        except Exception as error:  # noqa: BLE001 - handed to the caller
-            self._recover(error)
-            job.error = error
-
-    def _commit(self, writes: Sequence[Write]) -> None:
-        try:
-            connection = self._connected()
-            connection.execute("BEGIN IMMEDIATE")
-        except (sqlite3.Error, OSError) as error:
-            self._recover(error)
-            for write in writes:
-                write.error = error
+    def _together(
+        self,
+        jobs: Sequence[J],
+        carry_out: Callable[[sqlite3.Connection, Sequence[J]], None],
+    ) -> None:
+        """Carry out jobs as one, or where that fails alone, for those that don't fail alone."""
+        if not jobs:
             return
         try:
-            answers = [self._write(connection, write) for write in writes]
-            self._sweep_sometimes(connection)
-            connection.execute("COMMIT")
+            self._file.run(lambda connection: carry_out(connection, jobs))
         except Exception as error:  # noqa: BLE001 - handed to the callers
-            self._recover(error)
-            if len(writes) == 1:
-                writes[0].error = error
-            else:
-                for write in writes:  # alone, so that only the one which can't be written fails
-                    self._commit([write])
-            return
-        for write, answer in zip(writes, answers, strict=True):
-            write.answer = answer
+            if len(jobs) > 1 and not is_busy(error):  # which took long enough for all
+                for job in jobs:
+                    self._together([job], carry_out)
+                return
+            for job in jobs:
+                job.error = error
 
-    def _answer(self, connection: sqlite3.Connection, job: Read | Page | Prune) -> Any:
-        now = self._layout.moment(time.time())
-        if isinstance(job, Prune):
-            return self._remove_expired(connection, job.at_most)
-        if isinstance(job, Page):
+    def _look_through(self, connection: sqlite3.Connection, jobs: Sequence[Page | Prune]) -> None:
+        for job in jobs:
+            if isinstance(job, Prune):
+                job.answer = self._remove_expired(connection, job.at_most)
+                continue
             from_where = f"{'>=' if job.after is None else '>'} ? ORDER BY key LIMIT {SCAN_PAGE}"
             start = job.prefix if job.after is None else job.after
+            now = self._layout.moment(time.time())
             rows = connection.execute(f"{self._select_keys} {from_where}", (now, start))
-            return [key for (key,) in rows]
+            job.answer = [key for (key,) in rows]
+
+    def _get(self, connection: sqlite3.Connection, reads: Sequence[Read]) -> None:
+        found = self._read(connection, [key for job in reads for key in job.keys])
+        for job in reads:
+            job.answer = [found.get(key) for key in job.keys]
+
+    def _claim(self, connection: sqlite3.Connection, claims: Sequence[Claim]) -> None:
+        asked = [(key, job.lease) for job in claims for key in job.keys]
+        answers = self._leases.claim(asked)
+        # Not before that, to see what the last holders have written:
+        held = [key for (key, _), is_held in zip(asked, answers, strict=True) if is_held]
+        found = self._read(connection, held)
+        left = iter(answers)
+        for job in claims:
+            job.answer = [found.get(key) if next(left) else BUSY for key in job.keys]
+
+    def _release(self, _: sqlite3.Connection, releases: Sequence[Write]) -> None:
+        answers = iter(self._leases.give_up(_given_up(releases)))
+        for job in releases:
+            job.answer = [next(answers) for _ in job.puts]
+
+    def _commit(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        # Leases are looked at under the lock that every put needs: another process may claim a
+        # key whose lease runs out meanwhile, but writes to it later, and so on another basis.
+        leased = [put.key for job in writes if job.lease is not None for put in job.puts]
+        holders = self._leases.holders(leased) if leased else {}
+        answers = [self._write(connection, job, holders) for job in writes]
+        self._sweep_sometimes(connection)
+        connection.execute("COMMIT")
+        for job, answer in zip(writes, answers, strict=True):
+            job.answer = answer
+        # Not before others can see what was written. It is written, whatever comes of this: the
+        # leases would end by themselves.
+        if given_up := _given_up(writes):
+            with suppress(sqlite3.Error, OSError):
+                self._leases.give_up(given_up)
+
+    def _read(self, connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Record]:
+        now = self._layout.moment(time.time())
         found: dict[str, Record] = {}
-        for first in range(0, len(job.keys), READ_AT_ONCE):
-            keys = job.keys[first : first + READ_AT_ONCE]
-            marks = ",".join("?" * len(keys))
-            rows = connection.execute(f"{self._select}({marks})", (now, *keys))
+        for first in range(0, len(keys), AT_ONCE):
+            some = keys[first : first + AT_ONCE]
+            marks = ",".join("?" * len(some))
+            rows = connection.execute(f"{self._select}({marks})", (now, *some))
             for key, stored, expires_at in rows:
                 value = self._layout.load(stored)
                 found[key] = Record(value, value, self._layout.seconds(expires_at))
-        return [found.get(key) for key in job.keys]
+        return found
 
-    def _write(self, connection: sqlite3.Connection, job: Write) -> list[bool]:
+    def _write(
+        self, connection: sqlite3.Connection, job: Write, holders: Mapping[str, str | None]
+    ) -> list[bool]:
         nested = job.atomic and len(job.puts) > 1
         if nested:
             connection.execute("SAVEPOINT one_call")
-        outcomes = [self._put(connection, put) for put in job.puts]
+        outcomes = []
+        for put in job.puts:
+            holder = None if job.lease is None else holders.get(put.key)
+            is_free = holder is None or (job.lease is not None and holder == job.lease.owner)
+            outcomes.append(is_free and self._put(connection, put))
         if nested:
             if not all(outcomes):
                 connection.execute("ROLLBACK TO one_call")
@@ -232,6 +279,8 @@ class Database:
         basis: tuple[object, ...] = (alive_at, key)
         if isinstance(expected, bytes):
             basis = (alive_at, key, self._layout.dump(expected))
+        elif not isinstance(expected, Basis):
+            return False  # no token of this storage's
         same = " AND value = ?" if of_token else ""
 
         def changed(statement: str, *parameters: object) -> bool:
@@ -269,87 +318,21 @@ class Database:
         if swept < SWEEP_AT_MOST:  # otherwise there may be more, for the next commit
             self._swept = time.monotonic()
 
-    def _connected(self) -> sqlite3.Connection:
-        """Give the connection to the file that is at the path now, opening it if need be."""
-        if self._file is not None and self._file != _file_id(self._path):
-            self._let_go_of_replaced_file()
-        if self._connection is None:
-            self._connection = self._open()
-            self._file = _file_id(self._path)
-            # On a file system that can't share memory, SQLite stays with a journal of another kind.
-            self._wal = _file_id(self._log) if self._log.exists() else None
-        return self._connection
 
-    def _let_go_of_replaced_file(self) -> None:
-        """Close the connection to a file in whose place another was put, a backup perhaps."""
-        self.close()
-        with suppress(FileNotFoundError):
-            if self._wal == _file_id(self._log):
-                # The log belongs to the file that is gone. SQLite would take it for the new
-                # one's, and write the old sessions over the new.
-                self._log.unlink()
-                self._log.with_name(self._path.name + "-shm").unlink(missing_ok=True)
-
-    def _open(self) -> sqlite3.Connection:
-        # Once a file was there, only a file that is there will do: creating an empty one in its
-        # place would make every session new.
-        mode = "rwc" if self._file is None else "rw"
-        if not self._path.parent.is_dir():
-            text = f"the folder {self._path.parent} does not exist"
-            raise FileNotFoundError(text)
-        deadline = time.monotonic() + self._busy_timeout
-        while True:
-            connection = sqlite3.connect(
-                f"{self._path.as_uri()}?mode={mode}",
-                uri=True,
-                timeout=self._busy_timeout,
-                isolation_level=None,
-            )
-            try:
-                # Switching to WAL needs the file for itself, and doesn't wait for it.
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-                if self._file is None:  # a table that was dropped since isn't made up again
-                    self._create(connection)
-            except sqlite3.OperationalError as error:
-                connection.close()
-                if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-            except BaseException:
-                connection.close()
-                raise
-            else:
-                return connection
-
-    def _create(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {self._table} {self._layout.columns}")
-        if self._layout.has_index:
-            index = self._table[:-1] + '_expires_at"'
-            connection.execute(
-                f"CREATE INDEX IF NOT EXISTS {index} ON {self._table} (expires_at) "
-                "WHERE expires_at IS NOT NULL"
-            )
-        connection.execute("COMMIT")
-
-    def _recover(self, error: Exception) -> None:
-        """Make the connection usable after an error, or open another one next time."""
-        connection = self._connection
-        if connection is None:
-            return
-        if getattr(error, "sqlite_errorname", None) in HARMLESS:
-            if not connection.in_transaction:
-                return
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-                return
-        self.close()
+def _only_gives_up(job: Write) -> bool:
+    """Whether a call changes no session."""
+    return job.lease is not None and all(
+        put.value is KEEP and put.expected is ANY and put.ttl is None and not put.hold
+        for put in job.puts
+    )
 
 
-_FileId: TypeAlias = tuple[int, int]
-
-
-def _file_id(path: Path) -> _FileId:
-    status = os.stat(path)  # noqa: PTH116 - half the cost, and asked in every call
-    return status.st_dev, status.st_ino
+def _given_up(writes: Sequence[Write]) -> list[tuple[str, str]]:
+    """Pair the keys that aren't held on with those who held them."""
+    return [
+        (put.key, job.lease.owner)
+        for job in writes
+        if job.lease is not None
+        for put in job.puts
+        if not put.hold
+    ]

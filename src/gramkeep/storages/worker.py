@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
 from gramkeep.errors import StorageUnavailable
-from gramkeep.storage import Lease, Put, Record, Storage
+from gramkeep.storage import Answer, Lease, Put, Record, Storage
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Job(Generic[T]):
     Whoever processes it sets ``answer`` or ``error``.
     """
 
-    __slots__ = ("_claim", "_done", "_future", "_loop", "_settled", "answer", "error")
+    __slots__ = ("_done", "_future", "_loop", "_settled", "_ticket", "answer", "error")
 
     answer: T
     _loop: asyncio.AbstractEventLoop
@@ -42,12 +42,12 @@ class Job(Generic[T]):
         self._settled: asyncio.Future[None] | None = None
         # Whoever pops the one item has the job: the worker to run it, or its caller, cancelled,
         # to take it back. Popping is atomic, so exactly one of them does.
-        self._claim: list[None] = [None]
+        self._ticket: list[None] = [None]
 
-    def claim(self) -> bool:
+    def take(self) -> bool:
         """Take the job, unless it is taken."""
         try:
-            self._claim.pop()
+            self._ticket.pop()
         except IndexError:
             return False
         return True
@@ -60,7 +60,7 @@ class Job(Generic[T]):
         try:
             return await self._future
         except asyncio.CancelledError:
-            while not self.claim() and not self._done:
+            while not self.take() and not self._done:
                 self._settled = self._loop.create_future()
                 with suppress(asyncio.CancelledError):  # raised below, when nothing is open
                     await self._settled
@@ -99,14 +99,28 @@ class Read(Job[list[Record | None]]):
         self.keys = list(keys)
 
 
+class Claim(Job[list[Record | Answer | None]]):
+    """`Storage.claim`, to be carried out."""
+
+    __slots__ = ("keys", "lease")
+
+    def __init__(self, keys: Sequence[str], lease: Lease) -> None:
+        super().__init__()
+        self.keys = list(keys)
+        self.lease = lease
+
+
 class Write(Job[list[bool]]):
     """`Storage.put`, to be carried out."""
 
-    __slots__ = ("atomic", "puts")
+    __slots__ = ("atomic", "lease", "puts")
 
-    def __init__(self, puts: Sequence[Put], *, atomic: bool = False) -> None:
+    def __init__(
+        self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
+    ) -> None:
         super().__init__()
         self.puts = list(puts)
+        self.lease = lease
         self.atomic = atomic
 
 
@@ -155,7 +169,7 @@ class WorkerStorage(Storage):
         self._worker: Worker | None = None
         self._is_closed = False
 
-    async def get(self, keys: Sequence[str], lease: Lease | None = None) -> list[Record | None]:
+    async def get(self, keys: Sequence[str]) -> list[Record | None]:
         """Read several keys."""
         return await self._call(Read(keys))
 
@@ -163,7 +177,7 @@ class WorkerStorage(Storage):
         self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
     ) -> list[bool]:
         """Carry out several changes, together with others that wait."""
-        return await self._call(Write(puts, atomic=atomic))
+        return await self._call(Write(puts, lease, atomic=atomic))
 
     async def aclose(self) -> None:
         """Finish what was asked before, then give up what is open. Idempotent."""
@@ -224,7 +238,7 @@ def _gather(jobs: SimpleQueue[Job[Any] | None]) -> tuple[list[Job[Any]], bool]:
     job = jobs.get()
     try:
         while job is not None:
-            if job.claim():
+            if job.take():
                 batch.append(job)
             if len(batch) >= TOGETHER_AT_MOST:
                 return batch, False
