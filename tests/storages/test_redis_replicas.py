@@ -1,0 +1,134 @@
+"""A primary, its replica and their Sentinels: failovers, and waiting for the replica."""
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+from redis.asyncio.sentinel import Sentinel
+from servers.redis import redis_sentinel
+
+from gramkeep import StorageUnavailable
+from gramkeep.storage import ANY, Lease, Put
+from gramkeep.storages.redis import RedisStorage
+
+from .counting import Counter
+
+__all__ = ["redis_sentinel"]
+
+KEYS = [f"key {n}" for n in range(20)]
+
+
+@pytest.fixture
+async def sentinel(redis_sentinel):
+    redis_sentinel.wait_for_replica()
+    redis_sentinel.primary.ask("FLUSHALL")
+    return redis_sentinel
+
+
+async def test_a_primary_that_dies_is_followed_and_no_confirmed_change_is_lost(sentinel):
+    storage = RedisStorage.from_url(f"{sentinel.url}?wait_replicas=1&wait_timeout=0.3")
+    async with Counter(storage, KEYS) as counter:
+        await counter.progress()
+        died = sentinel.primary
+        await asyncio.to_thread(died.kill)
+        await asyncio.to_thread(sentinel.wait_for_other_primary, died)
+        await asyncio.to_thread(died.start)  # and is the replica from now on
+        await asyncio.to_thread(sentinel.wait_for_replica)
+        await counter.progress()
+    assert counter.unknown > 0
+    assert await counter.lost() == 0
+    await storage.aclose()
+
+
+async def test_a_primary_that_was_replaced_and_does_not_know_is_not_written_to_for_long(sentinel):
+    storage = RedisStorage.from_url(sentinel.url)
+    async with Counter(storage, KEYS) as counter:
+        await counter.progress()
+        before = sentinel.primary
+        sentinel.sentinels[0].ask("SENTINEL", "FAILOVER", sentinel.service)
+        await asyncio.to_thread(sentinel.wait_for_other_primary, before)
+        await asyncio.sleep(1.5)
+        assert before.info("replication")["role"] == "master"
+        first = int(sentinel.primary.ask("GET", KEYS[0]))
+        await asyncio.sleep(0.5)
+        assert int(sentinel.primary.ask("GET", KEYS[0])) > first
+        stopped = before.ask("GET", KEYS[0])
+        await asyncio.sleep(0.2)
+        assert before.ask("GET", KEYS[0]) == stopped
+    # What the old primary alone had is gone. No update was built on it at the new one.
+    assert counter.refused <= len(KEYS)
+    assert counter.unknown == 0
+    await asyncio.to_thread(sentinel.wait_for_replica)
+    await storage.aclose()
+
+
+async def test_a_client_of_the_users_own_follows_the_sentinels_too(sentinel):
+    nodes = [("127.0.0.1", node.port) for node in sentinel.sentinels]
+    sentinels = Sentinel(nodes)
+    async with sentinels.master_for(sentinel.service) as client:
+        storage = RedisStorage(client)
+        async with Counter(storage, KEYS) as counter:
+            await counter.progress()
+            died = sentinel.primary
+            await asyncio.to_thread(died.kill)
+            await asyncio.to_thread(sentinel.wait_for_other_primary, died)
+            await counter.progress()
+        await storage.aclose()
+    for each in sentinels.sentinels:
+        await each.aclose()
+    await asyncio.to_thread(died.start)
+    await asyncio.to_thread(sentinel.wait_for_replica)
+
+
+async def test_a_change_that_the_replica_does_not_confirm_is_told(sentinel):
+    storage = RedisStorage.from_url(f"{sentinel.url}?wait_replicas=1&wait_timeout=0.5")
+    assert await storage.put([Put("key", b"1", ANY)]) == [True]
+    replica = next(server for server in sentinel.servers if server is not sentinel.primary)
+    os.kill(replica.process.pid, signal.SIGSTOP)
+    try:
+        lease = Lease("one", 30.0)
+        writing = asyncio.create_task(storage.put([Put("key", b"2", b"1")], lease))
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        assert (await storage.claim(["key"], lease))[0].value == b"2"
+        assert time.monotonic() - began < 0.3  # it doesn't wait for the replica
+        with pytest.raises(StorageUnavailable, match="by 0 replicas instead of 1 in time"):
+            await writing
+        # What changed nothing, or was refused, has nothing to wait for.
+        began = time.monotonic()
+        assert await storage.put([Put("key", b"3", b"1")]) == [False]
+    finally:
+        os.kill(replica.process.pid, signal.SIGCONT)
+    assert await storage.put([Put("key", b"3", b"2")]) == [True]
+    await storage.aclose()
+
+
+async def test_scripts_that_the_primary_forgot_are_sent_again_and_waited_for(sentinel):
+    storage = RedisStorage.from_url(f"{sentinel.url}?wait_replicas=1")
+    for expected in (ANY, b"1"):
+        sentinel.primary.ask("SCRIPT", "FLUSH")
+        puts = (storage.put([Put(f"key {n}", b"1", expected)]) for n in range(20))
+        assert await asyncio.gather(*puts) == [[True]] * 20
+    await storage.aclose()
+
+
+async def test_sentinels_that_do_not_answer_are_passed_over(sentinel):
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in sentinel.sentinels)
+    storage = RedisStorage.from_url(f"redis+sentinel://127.0.0.1:1,{hosts}/{sentinel.service}")
+    frozen = sentinel.sentinels[0].process.pid
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        assert await storage.put([Put("key", b"1", ANY)]) == [True]
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    await storage.aclose()
+
+
+async def test_a_service_that_no_sentinel_knows_is_told(sentinel):
+    url = sentinel.url.replace(f"/{sentinel.service}/", "/unknown/")
+    storage = RedisStorage.from_url(url)
+    with pytest.raises(StorageUnavailable, match="No master found for 'unknown'"):
+        await storage.get(["key"])
+    await storage.aclose()
