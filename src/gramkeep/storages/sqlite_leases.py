@@ -26,6 +26,7 @@ from msgspec.structs import replace
 
 from gramkeep.storage import PLACE_KEPT, Lease
 from gramkeep.storages.sqlite_file import AT_ONCE, DatabaseFile, quoted
+from gramkeep.storages.sqlite_processes import is_dead, this_process
 
 T = TypeVar("T")
 
@@ -54,6 +55,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """Who holds a key, and of those who wait for it the one that has waited for longest."""
 
     owner: str | None = None
+    process: str | None = None
     taken: float = 0.0
     until: float = 0.0
     waiter: str | None = None
@@ -75,7 +77,13 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         if holder == lease.owner or (
             holder is None and (is_first or since - AS_LONG <= self.since)
         ):
-            held = replace(self, owner=lease.owner, taken=now, until=now + lease.seconds)
+            held = replace(
+                self,
+                owner=lease.owner,
+                process=this_process(),
+                taken=now,
+                until=now + lease.seconds,
+            )
             return held.without_waiter() if is_first else held
         if first == lease.owner and now - self.seen < PLACE_RENEWED:
             return self
@@ -85,10 +93,12 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     def given_up(self, owner: str, now: float) -> Row:
         """Give the row after its owner, or one who waited, wants the key no more."""
-        row = self
-        if self.owner == owner:
-            row = replace(row, owner=None, taken=0.0, until=0.0)
+        row = self.without_owner() if self.owner == owner else self
         return row.without_waiter() if self.first(now) in (None, owner) else row
+
+    def without_owner(self) -> Row:
+        """Give the row with nobody holding the key."""
+        return replace(self, owner=None, process=None, taken=0.0, until=0.0)
 
     def without_waiter(self) -> Row:
         """Give the row with nobody waiting."""
@@ -104,7 +114,7 @@ class Leases:
     def __init__(self, sessions: Path, table: str, *, busy_timeout: float) -> None:
         table = quoted(table)
         columns = (
-            "(key TEXT PRIMARY KEY NOT NULL, owner TEXT, taken REAL NOT NULL, "
+            "(key TEXT PRIMARY KEY NOT NULL, owner TEXT, process TEXT, taken REAL NOT NULL, "
             "until REAL NOT NULL, waiter TEXT, since REAL NOT NULL DEFAULT 0, "
             "seen REAL NOT NULL DEFAULT 0)"
         )
@@ -119,11 +129,15 @@ class Leases:
         )
         self._swept = float("-inf")
         self._select = (
-            f"SELECT key, owner, taken, until, waiter, since, seen FROM {table} WHERE key IN "
+            "SELECT key, owner, process, taken, until, waiter, since, seen "
+            f"FROM {table} WHERE key IN "
         )
-        self._take = f"INSERT OR IGNORE INTO {table} (key, owner, taken, until) VALUES (?, ?, ?, ?)"
+        self._take = (
+            f"INSERT OR IGNORE INTO {table} (key, owner, process, taken, until) "
+            "VALUES (?, ?, ?, ?, ?)"
+        )
         self._leave = f"DELETE FROM {table} WHERE key = ? AND owner = ? AND waiter IS NULL"
-        self._replace = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?)"
+        self._replace = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         self._delete = f"DELETE FROM {table} WHERE key = ?"
         self._sweep = (
             f"DELETE FROM {table} WHERE (owner IS NULL OR ? NOT BETWEEN taken AND until) "
@@ -144,8 +158,8 @@ class Leases:
         # Those who wait mostly wait on, and look before they keep others from writing.
         waits = any(lease.waited for _, lease in claims)
         if not waits and time.monotonic() - self._swept < SWEEP_EVERY:
-            now = time.monotonic()
-            rows = [(key, lease.owner, now, now + lease.seconds) for key, lease in claims]
+            now, process = time.monotonic(), this_process()
+            rows = [(key, lease.owner, process, now, now + lease.seconds) for key, lease in claims]
             if self._run(lambda connection: _all_or_none(connection, self._take, rows)):
                 return [True] * len(claims)
         keys = [key for key, _ in claims]
@@ -228,13 +242,19 @@ class Leases:
     def _rows(
         self, connection: sqlite3.Connection, keys: Sequence[str]
     ) -> tuple[dict[str, Row], float]:
-        """Give the rows that there are, and the time: later than what is in any of them."""
+        """Give the rows that there are, and the time: later than what is in any of them.
+
+        What a dead process held, nobody holds.
+        """
         rows: dict[str, Row] = {}
         for first in range(0, len(keys), AT_ONCE):
             some = keys[first : first + AT_ONCE]
             marks = ",".join("?" * len(some))
             found: Iterable[Any] = connection.execute(f"{self._select}({marks})", some)
             rows |= {key: Row(*columns) for key, *columns in found}
+        for key, row in rows.items():
+            if row.process is not None and row.process != this_process() and is_dead(row.process):
+                rows[key] = row.without_owner()
         return rows, time.monotonic()
 
 
