@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gramkeep.testing.proxy import TCPProxy
+from gramkeep.testing import TCPProxy
 
 from .backends import KILLABLE, LEASING, params
 from .hammer import Hammer

@@ -1,4 +1,4 @@
-"""For tests of bots and of storages: a local Bot API server, and the storage contract as tests.
+"""For tests of bots and of storages: a Bot API server, the storage contract as tests, a TCP proxy.
 
 Nothing is imported before it is asked for: the server needs aiohttp and the contract pytest, both
 in `pip install "gramkeep[testing]"`.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gramkeep.testing.conformance import ClientConformance, StorageConformance
+    from gramkeep.testing.proxy import TCPProxy
     from gramkeep.testing.telegram import (
         Account,
         BusinessConnection,
@@ -43,6 +44,7 @@ __all__ = [
     "Poll",
     "Query",
     "StorageConformance",
+    "TCPProxy",
     "TelegramServer",
     "Topic",
     "Upload",
@@ -51,13 +53,18 @@ __all__ = [
     "WaitTimeout",
 ]
 
+_MODULES = {
+    "ClientConformance": "conformance",
+    "StorageConformance": "conformance",
+    "TCPProxy": "proxy",
+}
 _DRIVERS = {"aiohttp", "pytest", "pytest_asyncio"}
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "conformance" if name.endswith("Conformance") else "telegram"
+    module = _MODULES.get(name, "telegram")
     try:
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:
