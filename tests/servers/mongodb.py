@@ -1,0 +1,114 @@
+"""MongoDB for tests: SecantusDB, which speaks MongoDB's wire protocol and comes from PyPI.
+
+Where GRAMKEEP_TEST_MONGODB_URL names a server of the user's own, the tests use that one, in
+databases of theirs; all but those that must stop the server.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pymongo import MongoClient
+
+from .process import ServerProcess, accepts_connections, free_port, server_folder
+
+URL_VARIABLE = "GRAMKEEP_TEST_MONGODB_URL"
+
+
+class MongoDB:
+    """A server on loopback, a replica set of one. ``options`` go to its command line."""
+
+    def __init__(self, *options: str) -> None:
+        self.folder = server_folder("mongodb")
+        self.port = free_port()
+        self._process = ServerProcess(
+            [
+                sys.executable,
+                Path(__file__).with_name("secantusdb.py"),
+                f"--port={self.port}",
+                f"--storage-path={self.folder / 'data'}",
+                "--cache-size=64M",
+                "--log-level=WARNING",
+                *options,
+            ],
+            self.folder,
+            is_ready=lambda: accepts_connections(self.port),
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def url(self, database: str = "", *, user: str = "") -> str:
+        return f"mongodb://{user and user + '@'}127.0.0.1:{self.port}/{database}"
+
+    def options(self, *options: str) -> None:
+        """Add to the command line from the next start on."""
+        self._process.command += options
+
+    def start(self) -> None:
+        """Start, or start again on the same data, and return when the server answers."""
+        self._process.start()
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def kill(self) -> None:
+        """End the server by SIGKILL, as a power cut would."""
+        self._process.kill()
+
+    def restart(self) -> None:
+        """Kill the server, and start it again on the same data."""
+        self.kill()
+        self.start()
+
+    def drop(self, database: str) -> None:
+        _drop(self.url(), database)
+
+    def close(self) -> None:
+        """Kill the server and remove its data."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class GivenServer:
+    """A server of the user's own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = urlsplit(url)
+
+    def url(self, database: str = "") -> str:
+        return self._url._replace(path=f"/{database}").geturl()
+
+    def drop(self, database: str) -> None:
+        _drop(self.url(), database)
+
+
+@contextmanager
+def running_server(*options: str) -> Iterator[MongoDB]:
+    """Hold a server of one's own, which may be killed."""
+    server = MongoDB(*options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def shared_server() -> Iterator[MongoDB | GivenServer]:
+    """Hold a server that tests only use: the user's, or else one of this test run."""
+    if given := os.environ.get(URL_VARIABLE):
+        yield GivenServer(given)
+    else:
+        with running_server() as server:
+            yield server
+
+
+def _drop(url: str, database: str) -> None:
+    with MongoClient(url, timeoutMS=30_000) as client:
+        client.drop_database(database)

@@ -1,0 +1,31 @@
+"""Fixtures over `servers.mongodb`: a server per test process, and a database per test."""
+
+import itertools
+import os
+
+import pytest
+
+from servers.mongodb import running_server, shared_server
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def mongodb():
+    with shared_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database(mongodb):
+    """The URL of a database that holds nothing, and goes with the test."""
+    name = f"gramkeep_test_{os.getpid()}_{next(_numbers)}"
+    yield mongodb.url(name)
+    mongodb.drop(name)
+
+
+@pytest.fixture
+def own_mongodb():
+    """A server that the test may stop and kill."""
+    with running_server() as server:
+        yield server

@@ -1,0 +1,198 @@
+"""PostgreSQL and PgBouncer: throwaway servers with all they keep in folders of their own."""
+
+import os
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from .process import ServerProcess, free_port, program, server_folder
+
+USER = "postgres"  # neither server runs as root
+PROGRAMS = "usr/lib/postgresql/*/bin"  # where Debian has those that aren't for everybody
+URL_VARIABLE = "GRAMKEEP_TEST_POSTGRES_URL"
+
+_PROTOCOL = 3 << 16
+_ANSWERED = b"R"  # the first byte of what a server sends that lets one in, or asks for a password
+
+
+class Postgres:
+    """A PostgreSQL server on loopback that trusts everybody; ``settings`` go on its command line.
+
+    It doesn't wait for the disk: what it answered survives the death of its processes, which is
+    all that happens to it here, but not a power cut. `close` removes its data.
+    """
+
+    def __init__(self, **settings: str) -> None:
+        self.folder = server_folder("postgres", user=USER)
+        self.port = free_port()
+        data = self.folder / "data"
+        _make_cluster(data)
+        chosen = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "shared_buffers": "32MB",
+            "max_connections": "60",
+            **settings,
+        }
+        options = [part for name, value in chosen.items() for part in ("-c", f"{name}={value}")]
+        self._process = ServerProcess(
+            [program("postgres", PROGRAMS), "-D", data, *options],
+            self.folder,
+            is_ready=lambda: _lets_in(self.port, "postgres"),
+            user=USER,
+        )
+
+    def url(self, database: str = "postgres", *, user: str = USER, password: str = "") -> str:
+        return _url(self.port, database, user, password)
+
+    def start(self) -> None:
+        """Start, or start again on the same data, and return when the server answers."""
+        self._process.start()
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def kill(self) -> None:
+        """End the server and all its backends by SIGKILL."""
+        self._process.kill()
+
+    def restart(self) -> None:
+        """Kill the server, and start it again on the same data."""
+        self.kill()
+        self.start()
+
+    def close(self) -> None:
+        """Kill the server and remove its data."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class GivenPostgres:
+    """A server of the user's own, whose URL names a role that may make databases."""
+
+    def __init__(self, url: str) -> None:
+        self._url = urlsplit(url)
+        self.port = self._url.port or 5432
+
+    def url(self, database: str | None = None) -> str:
+        path = self._url.path if database is None else f"/{quote(database, safe='')}"
+        return self._url._replace(path=path).geturl()
+
+
+class PgBouncer:
+    """A PgBouncer in transaction mode before a PostgreSQL server.
+
+    All clients of a database share ``servers`` connections, each for one transaction at a time.
+    """
+
+    def __init__(self, behind: Postgres | GivenPostgres, *, servers: int = 2) -> None:
+        server = urlsplit(behind.url())
+        password = f" password={server.password}" if server.password else ""
+        self.folder = server_folder("pgbouncer", user=USER)
+        self.port = free_port()
+        (self.folder / "users.txt").write_text(f'"{USER}" ""\n')
+        configuration = self.folder / "pgbouncer.ini"
+        configuration.write_text(f"""\
+[databases]
+* = host={server.hostname} port={behind.port} user={server.username}{password}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {self.port}
+unix_socket_dir =
+auth_type = any
+auth_file = {self.folder / "users.txt"}
+admin_users = {USER}
+pool_mode = transaction
+default_pool_size = {servers}
+max_client_conn = 200
+""")
+        self._process = ServerProcess(
+            [program("pgbouncer", "usr/sbin"), configuration],
+            self.folder,
+            is_ready=lambda: _lets_in(self.port, "pgbouncer"),
+            user=USER,
+        )
+
+    def url(self, database: str = "postgres") -> str:
+        return _url(self.port, database, USER, "")
+
+    def start(self) -> None:
+        self._process.start()
+
+    def restart(self) -> None:
+        self._process.kill()
+        self._process.start()
+
+    def close(self) -> None:
+        """Kill it and remove its folder; the server behind it is not touched."""
+        self._process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def running_postgres(**settings: str) -> Iterator[Postgres]:
+    """Hold a server of one's own, which may be killed."""
+    server = Postgres(**settings)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def shared_postgres() -> Iterator[Postgres | GivenPostgres]:
+    """Hold a server that tests only use: the user's, or else one of this test run."""
+    if given := os.environ.get(URL_VARIABLE):
+        yield GivenPostgres(given)
+    else:
+        with running_postgres() as server:
+            yield server
+
+
+@contextmanager
+def running_pgbouncer(behind: Postgres | GivenPostgres, *, servers: int = 2) -> Iterator[PgBouncer]:
+    """Hold a PgBouncer before a server."""
+    pgbouncer = PgBouncer(behind, servers=servers)
+    try:
+        pgbouncer.start()
+        yield pgbouncer
+    finally:
+        pgbouncer.close()
+
+
+def _url(port: int, database: str, user: str, password: str) -> str:
+    secret = f":{quote(password, safe='')}" if password else ""
+    return f"postgresql://{user}{secret}@127.0.0.1:{port}/{quote(database, safe='')}"
+
+
+def _lets_in(port: int, database: str) -> bool:
+    """Whether the server takes connections: it may listen before, and refuse them."""
+    parameters = f"user\0{USER}\0database\0{database}\0\0".encode()
+    with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        head = struct.pack("!II", 8 + len(parameters), _PROTOCOL)
+        connection.sendall(head + parameters)
+        return connection.recv(1) == _ANSWERED
+
+
+def _make_cluster(data: Path) -> None:
+    done = subprocess.run(
+        [
+            program("initdb", PROGRAMS),
+            *("-D", data, "-U", USER, "-A", "trust", "-E", "UTF8"),
+            *("--locale=C.UTF-8", "--no-sync", "--no-instructions"),
+        ],
+        user=USER if os.getuid() == 0 else None,
+        cwd=data.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,47 @@
+"""MongoStorage keeps the storage contract, in documents of its own layout."""
+
+import pytest
+from pymongo import AsyncMongoClient
+
+from gramkeep.storages.mongodb import MongoStorage
+from gramkeep.testing.conformance import ClientConformance, StorageConformance
+
+pytest_plugins = ["servers.mongodb_fixtures"]
+
+
+class TestMongoStorage(StorageConformance):
+    @pytest.fixture
+    async def storage(self, database):
+        self.url = database
+        storage = MongoStorage(self.url)
+        yield storage
+        await storage.aclose()
+
+    def reopen(self, storage):
+        return MongoStorage(self.url)
+
+
+class TestAClientOfTheUsers(ClientConformance):
+    @pytest.fixture
+    async def client(self, database):
+        async with AsyncMongoClient(database) as client:
+            yield client
+
+    def storage_over(self, client):
+        return MongoStorage(client)
+
+    async def is_open(self, client):
+        return (await client.admin.command("ping"))["ok"] == 1
+
+
+class TestACollectionOfTheUsers(ClientConformance):
+    @pytest.fixture
+    async def client(self, database):
+        async with AsyncMongoClient(database) as client:
+            yield client
+
+    def storage_over(self, client):
+        return MongoStorage(client.get_default_database()["sessions"])
+
+    async def is_open(self, client):
+        return (await client.admin.command("ping"))["ok"] == 1
