@@ -229,7 +229,7 @@ class MySQLStorage(Storage):
                 break
             ids = sorted(id_ for (id_,) in found.rows)
             (result,) = await self._calls.send([self._statements.remove_expired(ids)])
-            removed += result.count
+            removed += result.changed
             if len(ids) < wanted:
                 break
         return removed

@@ -49,7 +49,7 @@ class Batch:
 
     def outcomes(self, results: Sequence[Result]) -> dict[int, bool]:
         """Tell by place which changes were done."""
-        done = {place: results[index].count > 0 for place, index in self._last.items()}
+        done = {place: results[index].changed > 0 for place, index in self._last.items()}
         if self._together:
             ids = {id_ for (id_,) in results[1].rows}
             done |= {change.place: change.id in ids for change in self._together}

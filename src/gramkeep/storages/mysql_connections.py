@@ -38,7 +38,7 @@ class Result(NamedTuple):
     """What a statement answered: its rows, and how many it found or changed."""
 
     rows: Sequence[Any]
-    count: int
+    changed: int
 
 
 class NoConnection(Exception):

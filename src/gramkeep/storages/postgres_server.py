@@ -164,7 +164,9 @@ class Server:
         with self._explained():
             try:
                 connection = await asyncpg.connect(
-                    self._place, timeout=self._connect_timeout, statement_cache_size=0
+                    self._place,
+                    timeout=self._connect_timeout,  # pyright: ignore[reportArgumentType] - a float will do
+                    statement_cache_size=0,
                 )
             except ValueError:  # of the URL: what can't be read may be a part of the password
                 text = f"storage URL {self._name!r} can't be read: is something not escaped?"
@@ -229,7 +231,13 @@ class Server:
 
 def is_about_data(error: BaseException | None) -> bool:
     """Whether the server could work, but not with these keys or values."""
-    return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in OF_DATA
+    return isinstance(error, asyncpg.PostgresError) and str(_sqlstate(error))[:2] in OF_DATA
+
+
+def _sqlstate(error: Any) -> str | None:
+    """Give the code of a server's error, which the driver sets without declaring it."""
+    state: str | None = error.sqlstate
+    return state
 
 
 async def _leave_as_it_is(connection: Any) -> None:

@@ -128,10 +128,11 @@ class GivenCluster(Address):
     async def connection(self, node: Node | None, within: float) -> AbstractConnection:
         """Make a connection as the client would."""
         assert node is not None  # noqa: S101 - a cluster asks for one of its nodes
+        host, port = node
         if (remap := getattr(self._manager, "address_remap", None)) is not None:
-            node = remap(node)
+            host, port = remap(node)
         example = next(iter(self._manager.startup_nodes.values()))
-        options = {**example.connection_kwargs, "host": node[0], "port": node[1]}
+        options = {**example.connection_kwargs, "host": host, "port": port}
         return example.connection_class(**options)
 
 

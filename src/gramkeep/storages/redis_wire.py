@@ -203,9 +203,9 @@ class Wire(asyncio.Protocol):
         """Make no more calls."""
         self._lose("the server closed the connection")
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Tell all calls."""
-        reason = "the server closed the connection" if error is None else str(error)
+        reason = "the server closed the connection" if exc is None else str(exc)
         self._lose(reason)
         if not self._ended.done():
             self._ended.set_result(None)

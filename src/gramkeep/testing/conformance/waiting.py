@@ -2,6 +2,8 @@
 
 # A test suite asserts:
 # ruff: noqa: S101
+# What is set in a loop over `attempts()` is set: there is one at least.
+# pyright: reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
 
