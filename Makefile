@@ -5,16 +5,19 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs lint types imports format lock clean
+.PHONY: help demo test scenarios docs lint types imports format lock clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Play with a real bot on a local Bot API server
 	@$(BIN)/gramkeep demo
 
 test: $(READY) ## Run all tests
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+scenarios: $(READY) ## Run what every integration must pass, and write its table
+	@PYTHONPATH=tests $(BIN)/python -m integrations.scenario_table
 
 docs: $(READY) ## Build the documentation
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mkdocs build --strict

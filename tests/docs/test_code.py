@@ -360,7 +360,7 @@ def test_code_that_needs_what_is_not_installed_is_at_least_python():
         for code in re.findall(r"(?ms)^```py\n(.*?)^```$", path.read_text("utf-8")):
             compile(code, path, "exec")
             pages[path.name] = pages.get(path.name, 0) + 1
-    assert pages == {"aiogram-fsm.md": 1, "ptb-persistence.md": 4}
+    assert pages == {"aiogram-fsm.md": 1, "ptb-persistence.md": 4, "mysql.md": 1}
 
 
 # docs/storages

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 from abc import ABC, abstractmethod
@@ -16,8 +15,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from gramkeep.envelope import MARK, is_envelope
-from gramkeep.errors import ConfigurationError, SessionEncodeError
+from gramkeep.errors import ConfigurationError
+from gramkeep.storages.grammy_text import compact, packed, unpacked
 
 SUFFIX: Final = ".json"
 
@@ -181,79 +180,16 @@ class GrammyLayout(Layout):
         return name.removesuffix(SUFFIX)
 
     def pack(self, key: str, value: bytes, expires_at: int | None) -> bytes:
-        try:
-            is_plain = _is_plain_json(value)
-            if expires_at is not None and not is_plain:
-                text = "half a surrogate pair can't have a lifetime"
-                raise ValueError(text)  # noqa: TRY301 - one way to say what is wrong with a value
-        except (ValueError, RecursionError) as error:
-            reason = f"layout='grammy' keeps JSON, and the encoded session can't be kept: {error}"
-            raise SessionEncodeError(
-                key=key, storage=self.storage, path="$", reason=reason
-            ) from error
-        if expires_at is not None:
-            members = _envelope(value) or {MARK: value}
-            value = _object({**members, "e": b"%d" % expires_at})
+        value = packed(self.storage, key, value, expires_at)
         # What isn't compact is another codec's, and is to come back as it is.
-        return _indented(value) if _compact(value) == value else value
+        return _indented(value) if compact(value) == value else value
 
     def unpack(self, content: bytes) -> Stored:
-        compact = _compact(content)
-        is_of_grammy = compact is not None and _indented(compact) == content
-        value = compact if compact is not None and is_of_grammy else content
-        members = _envelope(value) or {}
-        expires_at = json.loads(members.pop("e", b"null"))
-        if expires_at is None:
-            return Stored(value)
-        data = members[MARK]
-        if "v" in members or _envelope(data) is not None:  # data that looks like one needs its own
-            data = _object(members)
-        return Stored(data, math.ceil(expires_at))
-
-
-def _is_plain_json(value: bytes) -> bool:
-    """Tell JSON that msgspec can read from JSON with half a surrogate pair, which it can't.
-
-    Raises `ValueError`, `RecursionError` for anything else.
-    """
-    text = value.decode()  # which msgspec leaves unchecked here
-    if _compact(value) is not None:
-        return True
-    json.loads(text, parse_constant=_refuse)
-    return False
-
-
-def _refuse(constant: str) -> None:
-    text = f"{constant} is no JSON"
-    raise ValueError(text)
-
-
-def _compact(text: bytes) -> bytes | None:
-    """Take all spaces out, and change nothing else; ``None`` if that can't be done."""
-    try:
-        return msgspec.json.format(text, indent=-1)
-    except (ValueError, RecursionError):
-        return None
+        bare = compact(content)
+        is_of_grammy = bare is not None and _indented(bare) == content
+        return Stored(*unpacked(bare if bare is not None and is_of_grammy else content))
 
 
 def _indented(compact: bytes) -> bytes:
     spaced = msgspec.json.format(compact, indent=1)
     return re.sub(rb"\n +", lambda spaces: b"\n" + b"\t" * (len(spaces[0]) - 1), spaced)
-
-
-def _envelope(text: bytes) -> dict[str, bytes] | None:
-    """Take an envelope apart, ``None`` if it isn't one; its fields stay encoded."""
-    if f'"{MARK}"'.encode() not in text:
-        return None
-    try:
-        members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        shown = {
-            name: None if name == MARK else json.loads(bytes(members[name])) for name in members
-        }
-    except (ValueError, RecursionError):
-        return None
-    return {name: bytes(members[name]) for name in members} if is_envelope(shown) else None
-
-
-def _object(members: dict[str, bytes]) -> bytes:
-    return b"{%s}" % b",".join(b'"%s":%s' % (name.encode(), members[name]) for name in members)

@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gramkeep.errors import ConfigurationError
@@ -22,7 +22,10 @@ with driver_of("mongodb"):
     from bson.codec_options import CodecOptions, DatetimeConversion
     from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
     from pymongo.asynchronous.collection import AsyncCollection
-    from pymongo.errors import PyMongoError
+    from pymongo.errors import ConfigurationError as DriverConfigurationError
+    from pymongo.errors import InvalidName, PyMongoError
+
+T = TypeVar("T")
 
 Client: TypeAlias = AsyncMongoClient[dict[str, Any]]
 Collection: TypeAlias = AsyncCollection[dict[str, Any]]
@@ -44,24 +47,24 @@ _CODEC_OPTIONS: Final = CodecOptions[dict[str, Any]](
 _MAJORITY: Final = WriteConcern("majority", j=True)
 
 
-class Connection:
-    """A collection that was made ready, in one event loop of one process."""
+class Connection(Generic[T]):
+    """A collection, and what is made of it at first use, in one event loop of one process."""
 
     def __init__(
         self,
         client: Client | None,
         collection: Collection,
-        prepare: Callable[[Collection], Awaitable[None]],
+        prepare: Callable[[Collection], Awaitable[T]],
     ) -> None:
         """Use a collection, of a ``client`` to be closed with it, or of the user's."""
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._prepare = prepare
-        self._is_ready = False
+        self._ready: T | None = None
         self._lock = asyncio.Lock()
         write_concern = collection.write_concern
-        self.collection = collection.with_options(
+        self._collection = collection.with_options(
             codec_options=_CODEC_OPTIONS,
             read_preference=ReadPreference.PRIMARY,  # the others answer with what was before
             write_concern=_MAJORITY if write_concern.is_server_default else write_concern,
@@ -71,14 +74,13 @@ class Connection:
         """Whether it can be used in the event loop and the process that are running."""
         return self._loop is asyncio.get_running_loop() and self._pid == os.getpid()
 
-    async def ready(self) -> Collection:
-        """Give the collection, prepared at the first call that succeeds."""
-        if not self._is_ready:
+    async def ready(self) -> T:
+        """Give what was made of the collection, or make it."""
+        if self._ready is None:
             async with self._lock:
-                if not self._is_ready:
-                    await self._prepare(self.collection)
-                    self._is_ready = True
-        return self.collection
+                if self._ready is None:
+                    self._ready = await self._prepare(self._collection)
+        return self._ready
 
     async def close(self) -> None:
         if self._client is not None and self.is_of_here():
@@ -100,6 +102,22 @@ def open_client(url: str) -> Client:
         text = (
             f"storage URL {without_password(url)!r} can't be read: {_without_secrets(url, error)}"
         )
+        raise ConfigurationError(text) from None
+
+
+def collection_of(client: Client, database: str | None, collection: str | None) -> Collection:
+    """Give a client's collection, by default in the database that the client was given.
+
+    Raises `ConfigurationError` where there is none, or a name can't be one.
+    """
+    try:
+        named = client.get_default_database() if database is None else client[database]
+        return named["gramkeep_sessions" if collection is None else collection]
+    except DriverConfigurationError:
+        text = "MongoStorage needs a database: name it in the URL, or say database=…"
+        raise ConfigurationError(text) from None
+    except InvalidName as error:
+        text = f"MongoStorage: {error}"
         raise ConfigurationError(text) from None
 
 

@@ -55,6 +55,9 @@ class Layout(ABC):
     key: ClassVar[str]
     """The field that holds the key."""
 
+    removes_itself: ClassVar[bool]
+    """Whether the server removes what has expired."""
+
     alive: ClassVar[Expression]
     """Whether a document has a value that hasn't expired."""
 
@@ -104,6 +107,7 @@ class GramkeepLayout(Layout):
     """
 
     key = "_id"
+    removes_itself = True
     alive: ClassVar[Expression] = {
         "$and": [
             HAS_VALUE,
@@ -183,6 +187,7 @@ class GrammyLayout(Layout):
     """
 
     key = "key"
+    removes_itself = False
     alive: ClassVar[Expression] = {
         "$and": [
             HAS_VALUE,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
@@ -12,10 +10,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from gramkeep.envelope import MARK, expiry_in
+from gramkeep.envelope import expiry_in
 from gramkeep.errors import SessionEncodeError
 from gramkeep.storage import ABSENT, Put, Record
-from gramkeep.storages.file_layout import Stored, _envelope, _is_plain_json, _object
+from gramkeep.storages.grammy_text import packed, unpacked
 from gramkeep.storages.postgres_layout import Change, Layout, kind_of
 from gramkeep.storages.postgres_statements import GrammyForm, Kind, Statements
 
@@ -52,12 +50,12 @@ class GrammyLayout(Layout):
 
     def record(self, value: Any, expires_at: datetime | None = None) -> Record | None:
         text: str = value
-        stored = unpacked(text)
-        if stored.expires_at is None:
-            return Record(stored.value, Token(stored.value, text))
-        if stored.expires_at <= time.time() * 1000:
+        data, expires_at_ms = unpacked(text.encode())
+        if expires_at_ms is None:
+            return Record(data, Token(data, text))
+        if expires_at_ms <= time.time() * 1000:
             return None
-        return Record(stored.value, Token(stored.value, text), stored.expires_at / 1000)
+        return Record(data, Token(data, text), expires_at_ms / 1000)
 
     def is_clear(self, put: Put) -> bool:
         """Whether what has to be done can be said without another look at the row."""
@@ -109,33 +107,8 @@ class GrammyLayout(Layout):
 
     def packed(self, key: str, value: bytes, ttl: float | None) -> str:
         """Make the text of a row. Raises `SessionEncodeError` for what isn't JSON."""
-        try:
-            is_plain = _is_plain_json(value)
-            if ttl is not None and not is_plain:
-                text = "half a surrogate pair can't have a lifetime"
-                raise ValueError(text)  # noqa: TRY301 - one way to say what is wrong with a value
-        except (ValueError, RecursionError) as error:
-            reason = f"layout='grammy' keeps JSON, and the encoded session can't be kept: {error}"
-            raise SessionEncodeError(
-                key=key, storage=self.storage, path="$", reason=reason
-            ) from error
-        if ttl is not None:
-            members = _envelope(value) or {MARK: value}
-            value = _object({**members, "e": b"%d" % expiry_in(ttl)})
-        return value.decode()
-
-
-def unpacked(text: str) -> Stored:
-    """Take the text of a row apart: the value, and the expiry in milliseconds."""
-    value = text.encode()
-    members = _envelope(value) or {}
-    expires_at = json.loads(members.pop("e", b"null"))
-    if expires_at is None:
-        return Stored(value)
-    data = members[MARK]
-    if "v" in members or _envelope(data) is not None:  # data that looks like one needs its own
-        data = _object(members)
-    return Stored(data, math.ceil(expires_at))
+        expires_at = None if ttl is None else expiry_in(ttl)
+        return packed(self.storage, key, value, expires_at).decode()
 
 
 Changes: TypeAlias = Mapping[str, Change]
