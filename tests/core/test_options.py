@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -237,13 +236,6 @@ def test_a_storage_that_compares_by_value_will_do():
 
     sessions = Sessions(initial=Counter, storage=Valued("a"))
     assert sessions.storage.label == "a"
-
-
-def test_importing_the_package_imports_no_driver():
-    loaded = {name.partition(".")[0] for name in sys.modules}
-    assert "gramkeep" in loaded
-    # in a process of its own the whole list would tell; here only what nobody else uses
-    assert not {"aiosqlite", "redis", "asyncpg", "pymongo"} & loaded
 
 
 def test_initial_is_called_once_at_most_while_setting_up():

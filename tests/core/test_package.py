@@ -10,7 +10,10 @@ import pytest
 import gramkeep
 
 MODULES = pkgutil.walk_packages(gramkeep.__path__, "gramkeep.")
-HEAVY = ("aiogram", "aiohttp", "cryptography", "pydantic", "pytest", "rich", "textual", "sqlite3")
+HEAVY = (
+    *("aiogram", "aiohttp", "cryptography", "pydantic", "pytest", "rich", "textual", "sqlite3"),
+    *("redis", "hiredis", "asyncpg", "asyncmy", "pymongo", "obstore", "key_value"),
+)
 
 
 def test_importing_the_package_imports_no_driver_and_no_framework():

@@ -134,7 +134,7 @@ STARTERS: dict[str, Callable[[], AbstractContextManager[Backend]]] = {
     )
 }
 LEASING = [name for name in STARTERS if name not in {"file", "s3"}]
-KILLABLE = ["redis", "valkey", "postgres", "mariadb", "mongodb"]
+KILLABLE = ["redis", "postgres", "mariadb", "mongodb"]
 
 
 def params(names):

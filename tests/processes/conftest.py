@@ -9,7 +9,10 @@ from .backends import STARTERS
 def processes():
     """Make processes from one that has the slow imports behind it, and threads of its own none."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gramkeep.integrations.aiogram", "gramkeep.storages.sqlite"])
+    drivers = ["sqlite", "redis", "postgres", "mysql", "mongodb"]
+    context.set_forkserver_preload(
+        ["gramkeep.integrations.aiogram", *(f"gramkeep.storages.{driver}" for driver in drivers)]
+    )
     return context
 
 

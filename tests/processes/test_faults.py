@@ -30,7 +30,7 @@ async def test_a_server_that_is_killed_and_started_again_loses_nothing(
     processes, backend, tmp_path
 ):
     hammer = Hammer(processes, backend.url, tmp_path)
-    async with hammer.at_work(hammer.job(seconds=6), count=WORKERS):
+    async with hammer.at_work(hammer.job(seconds=5), count=WORKERS):
         await some_are_acknowledged(hammer)
         backend.server.kill()
         gone = time.time()
@@ -82,7 +82,7 @@ async def test_a_worker_that_stands_still_for_longer_than_its_lease_overwrites_n
     processes, backend, tmp_path
 ):
     hammer = Hammer(processes, backend.url, tmp_path)
-    job = hammer.job(seconds=4, keys=2, pause=0.01, options={"lease": 0.5})
+    job = hammer.job(seconds=3, keys=2, pause=0.01, options={"lease": 0.5})
     async with hammer.at_work(job, count=WORKERS):
         await some_are_acknowledged(hammer)
         for number in range(2):

@@ -40,7 +40,8 @@ async def test_eight_optimistic_processes_lose_nothing_that_was_acknowledged(
     processes, backend, tmp_path
 ):
     hammer = Hammer(processes, backend.url, tmp_path)
-    async with hammer.at_work(hammer.job(options={"isolation": "optimistic"})):
+    job = hammer.job(seconds=1, options={"isolation": "optimistic"})
+    async with hammer.at_work(job):
         pass
     await hammer.assert_nothing_was_lost()
     assert hammer.total("conflicts") > 0
@@ -52,7 +53,7 @@ async def test_workers_killed_in_their_handlers_lose_nothing_that_was_acknowledg
 ):
     hammer = Hammer(processes, backend.url, tmp_path)
     options = {"lease": 1.0} if storage_from_url(backend.url).can_lease else {}
-    job = hammer.job(pause=0.005, options=options)
+    job = hammer.job(seconds=1.5, pause=0.005, options=options)
     async with hammer.at_work(job):
         for number in range(0, PROCESSES, 2):
             while not hammer.acknowledged().get(number):

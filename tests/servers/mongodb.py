@@ -31,7 +31,7 @@ class MongoDB:
                 Path(__file__).with_name("secantusdb.py"),
                 f"--port={self.port}",
                 f"--storage-path={self.folder / 'data'}",
-                "--cache-size=64M",
+                "--cache-size=256M",  # with less, values of 100 KB make it stall
                 "--log-level=WARNING",
                 *options,
             ],

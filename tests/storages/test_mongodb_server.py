@@ -100,7 +100,7 @@ def test_a_password_that_was_not_encoded_is_not_told(password):
 
 @pytest.mark.parametrize("place", [None, 5, MongoClient("mongodb://host/bot", connect=False)])
 def test_a_place_of_another_kind_is_refused(place):
-    with pytest.raises(ConfigurationError, match="needs a URL, an AsyncMongoClient or an Async"):
+    with pytest.raises(ConfigurationError, match="takes a URL, an AsyncMongoClient or Async"):
         MongoStorage(place)
     if isinstance(place, MongoClient):
         place.close()

@@ -37,16 +37,3 @@ class TestAPoolOfTheUsers(ClientConformance):
         async with client.acquire() as connection, connection.cursor() as cursor:
             await cursor.execute("SELECT 1")
             return await cursor.fetchone() == (1,)
-
-
-class TestMySQLStorageOverAPool(StorageConformance):
-    @pytest.fixture
-    async def storage(self, database):
-        self.url = database
-        async with asyncmy.create_pool(**connect_arguments(database), minsize=0, maxsize=4) as pool:
-            storage = MySQLStorage(pool)
-            yield storage
-            await storage.aclose()
-
-    def reopen(self, storage):
-        return MySQLStorage(self.url)

@@ -33,19 +33,6 @@ class TestPostgresStorageBehindPgBouncer(StorageConformance):
         return PostgresStorage(self.url)
 
 
-class TestPostgresStorageOverAPool(StorageConformance):
-    @pytest.fixture
-    async def storage(self, postgres_database):
-        self.url = postgres_database
-        async with asyncpg.create_pool(self.url, min_size=0, max_size=4) as pool:
-            storage = PostgresStorage(pool)
-            yield storage
-            await storage.aclose()
-
-    def reopen(self, storage):
-        return PostgresStorage(self.url)
-
-
 class OverAPool(ClientConformance):
     def storage_over(self, client):
         return PostgresStorage(client)

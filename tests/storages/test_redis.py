@@ -38,30 +38,18 @@ class TestRedis(OverURL):
         return await emptied(redis_url)
 
 
-class TestRedisWithRESP3(OverURL):
+class TestValkeyWithRESP3(OverURL):
     @pytest.fixture
-    async def url(self, redis_url):
-        return f"{await emptied(redis_url)}?protocol=3"
+    async def url(self, valkey_server):
+        url = (await emptied(valkey_server.url)).replace("redis://", "valkey://")
+        return f"{url}?protocol=3"
 
 
-class TestRedisWithReplicasToWaitFor(OverURL):
+class TestSentinelWithReplicasToWaitFor(OverURL):
     @pytest.fixture
     async def url(self, redis_sentinel):
         redis_sentinel.primary.ask("FLUSHALL")
         return f"{redis_sentinel.url}?wait_replicas=1"
-
-
-class TestValkey(OverURL):
-    @pytest.fixture
-    async def url(self, valkey_server):
-        return (await emptied(valkey_server.url)).replace("redis://", "valkey://")
-
-
-class TestSentinel(OverURL):
-    @pytest.fixture
-    async def url(self, redis_sentinel):
-        redis_sentinel.primary.ask("FLUSHALL")
-        return redis_sentinel.url
 
 
 class TestCluster(OverURL):
