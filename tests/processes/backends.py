@@ -138,5 +138,5 @@ KILLABLE = ["redis", "postgres", "mariadb", "mongodb"]
 
 
 def params(names):
-    """Let the tests with one server run one after the other, where it has been started."""
-    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+    """Let these tests run one after the other: each of them takes the whole machine."""
+    return [pytest.param(name, marks=pytest.mark.xdist_group("processes")) for name in names]
