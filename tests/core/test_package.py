@@ -11,7 +11,8 @@ import gramkeep
 
 MODULES = pkgutil.walk_packages(gramkeep.__path__, "gramkeep.")
 HEAVY = (
-    *("aiogram", "telegram", "aiohttp", "cryptography", "pydantic", "pytest", "rich", "textual", "sqlite3"),
+    *("aiogram", "telegram", "aiohttp", "cryptography", "pydantic", "pytest", "rich", "textual"),
+    *("sqlite3",),
     *("redis", "hiredis", "asyncpg", "asyncmy", "pymongo", "obstore", "key_value"),
 )
 
