@@ -66,7 +66,7 @@ def rows(path):
     return {key: value.decode() for key, value in found}
 
 
-@pytest.mark.parametrize("example", ["aiogram_counter", "ptb_counter"])
+@pytest.mark.parametrize("example", ["aiogram_counter", "ptb_counter", "telebot_counter"])
 async def test_the_counter_counts_for_each_chat_and_forgets_when_told(telegram, run, path, example):
     ada, bob = telegram.user("Ada"), telegram.user("Bob")
     async with run(example):
