@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 
 STARTS_WITHIN = 60.0  # seconds
 STOPS_WITHIN = 20.0
+PORTS = range(10_000, 32_768)  # below those that Linux gives to outgoing connections
 
 
 class ServerFailedToStart(Exception):
@@ -111,10 +113,14 @@ class ServerProcess:
 
 
 def free_port() -> int:
-    """Find a TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Find a TCP port on loopback that nobody listens on now.
+
+    Of `PORTS`: of the others, an outgoing connection may take one before the server gets there.
+    """
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.choice(PORTS)))
+            return int(probe.getsockname()[1])
 
 
 def accepts_connections(port: int) -> bool:

@@ -11,15 +11,25 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 import trustme
 
-from servers.process import ServerFailedToStart, ServerProcess, free_port, program, server_folder
+from servers.process import (
+    PORTS,
+    ServerFailedToStart,
+    ServerProcess,
+    free_port,
+    program,
+    server_folder,
+)
 
 WITHIN = 30.0  # seconds that a cluster or a Sentinel may take to get to know the others
+
+# A Sentinel that was not given the processor for two seconds does nothing for the next thirty.
+SENTINELS_WITHIN = 60.0
 
 
 class RedisServer:
@@ -223,18 +233,35 @@ class RedisSentinel:
             "a replica",
         )
 
+    def fail_over(self) -> None:
+        """Have the replica replace the primary; asked again while a Sentinel can't."""
+        before = self.primary
+
+        def is_replaced() -> bool:
+            if self.primary is before:
+                with suppress(RuntimeError):  # one is under way; or the replica isn't fit yet
+                    self.sentinels[0].ask("SENTINEL", "FAILOVER", self.service)
+            with suppress(ServerFailedToStart):
+                self._wait_for_other_primary(before, 5.0)
+                return True
+            return False
+
+        _wait_until(is_replaced, "a failover", SENTINELS_WITHIN)
+
     def wait_for_other_primary(self, before: RedisServer) -> None:
         """Wait until the Sentinels name another server, and it is one."""
-
-        def is_other() -> bool:
-            primary = self.primary
-            return primary is not before and primary.info("replication")["role"] == "master"
-
-        _wait_until(is_other, "another primary")
+        self._wait_for_other_primary(before, SENTINELS_WITHIN)
 
     def remove(self) -> None:
         for server in [*self.sentinels, *self.servers]:
             server.remove()
+
+    def _wait_for_other_primary(self, before: RedisServer, seconds: float) -> None:
+        def is_other() -> bool:
+            primary = self.primary
+            return primary is not before and primary.info("replication")["role"] == "master"
+
+        _wait_until(is_other, "another primary", seconds)
 
     def _knows_all(self, sentinel: RedisServer) -> bool:
         reply = sentinel.ask("SENTINEL", "MASTER", self.service)
@@ -375,16 +402,16 @@ def _cluster_port() -> int:
     """Find a port whose neighbour 10,000 higher, for the nodes among themselves, is free too."""
     while True:
         port = free_port()
-        if port < 20_000 or port > 55_000:
+        if port + 10_000 not in PORTS:
             continue
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port + 10_000)) != 0:
                 return port
 
 
-def _wait_until(is_so, what: str) -> None:
-    deadline = time.monotonic() + WITHIN
+def _wait_until(is_so, what: str, within: float = WITHIN) -> None:
+    deadline = time.monotonic() + within
     while not is_so():
         if time.monotonic() > deadline:
-            raise ServerFailedToStart(f"waited {WITHIN:g} s in vain for {what}")
+            raise ServerFailedToStart(f"waited {within:g} s in vain for {what}")
         time.sleep(0.05)

@@ -14,6 +14,7 @@ from gramkeep import Sessions
 from gramkeep.errors import StorageUnavailable
 from gramkeep.storage import ANY, BUSY, KEEP, Lease, Put
 from gramkeep.storages.postgres import PostgresStorage
+from gramkeep.testing import TCPProxy
 
 pytest_plugins = ["servers.postgres_fixtures"]
 
@@ -138,6 +139,30 @@ async def test_clients_that_are_thrown_out_come_back_and_leave_nothing_behind(
             outcomes = await many(storage)
             assert [outcome for outcome in outcomes if not isinstance(outcome, list)] == []
             await connections_fall_to(10, postgres_database, own_name)
+
+
+class ThatKeepsEndsToItself(TCPProxy):
+    """Leads on what a server says last and, when told so, not that it hung up after that."""
+
+    keeps_ends = False
+
+    async def lets_through(self, connection, data, *, is_answer):
+        if self.keeps_ends and is_answer and not data:
+            await asyncio.Event().wait()
+        return await super().lets_through(connection, data, is_answer=is_answer)
+
+
+async def test_a_change_goes_elsewhere_if_its_connection_ends_before_it_is_sent(own_postgres):
+    async with ThatKeepsEndsToItself("127.0.0.1", own_postgres.port) as proxy:
+        url = own_postgres.url().replace(f":{own_postgres.port}", f":{proxy.port}")
+        async with aclosing(PostgresStorage(url)) as storage:
+            await storage.put([Put("key", b"1", ANY)])
+            proxy.keeps_ends = True
+            await ask(own_postgres.url(), f"SELECT count(pg_terminate_backend(pid)) {OTHERS}")
+            await asyncio.sleep(0.1)
+            assert await storage.put([Put("key", b"2", b"1")]) == [True]
+            assert await value_of(storage, "key") == b"2"
+            proxy.keeps_ends = False
 
 
 async def test_reads_and_claims_survive_being_thrown_out_in_the_middle(postgres_database):

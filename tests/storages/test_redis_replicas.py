@@ -47,8 +47,7 @@ async def test_a_primary_that_was_replaced_and_does_not_know_is_not_written_to_f
     async with Counter(storage, KEYS) as counter:
         await counter.progress()
         before = sentinel.primary
-        sentinel.sentinels[0].ask("SENTINEL", "FAILOVER", sentinel.service)
-        await asyncio.to_thread(sentinel.wait_for_other_primary, before)
+        await asyncio.to_thread(sentinel.fail_over)
         await asyncio.sleep(1.5)
         assert before.info("replication")["role"] == "master"
         first = int(sentinel.primary.ask("GET", KEYS[0]))

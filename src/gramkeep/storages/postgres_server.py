@@ -44,6 +44,10 @@ LOST: Final = (
     asyncpg.CannotConnectNowError,
 )
 
+# What asyncpg raises, after `InternalClientError`, about a connection that is ending already:
+# nothing was sent on it.
+_UNSENT: Final = "cannot switch to state"
+
 OF_DATA: Final = {"22", "54"}  # classes of the server's error codes, about values and limits
 
 _OTHER_TABLE: Final = (
@@ -53,6 +57,10 @@ _OTHER_TABLE: Final = (
     asyncpg.UndefinedFunctionError,
     asyncpg.WrongObjectTypeError,
 )
+
+
+class _Unsent(asyncpg.InternalClientError):
+    """A connection had been ended by the server before anything was asked of it."""
 
 
 class Server:
@@ -106,15 +114,16 @@ class Server:
     async def use(self, work: Callable[[Any], Awaitable[T]], *, repeatable: bool = False) -> T:
         """Have something done with a connection.
 
-        What the server undid for the sake of others is done again; what is ``repeatable`` also
-        where a connection turned out to be broken. Raises `StorageUnavailable`.
+        What the server undid for the sake of others, or was never sent, is done again; what is
+        ``repeatable`` also where a connection turned out to be broken. Raises
+        `StorageUnavailable`.
         """
         tries = 0
         while True:
             tries += 1
             is_begun = False
             try:
-                with self._explained(unless=UNDONE if tries < TRIES else ()):
+                with self._explained(unless=(*UNDONE, _Unsent) if tries < TRIES else ()):
                     connection = await self._pool.acquire(timeout=self._connect_timeout)
                     is_begun = True
                     try:
@@ -123,8 +132,15 @@ class Server:
                     except asyncpg.ReadOnlySQLTransactionError:
                         connection.terminate()  # a replica by now; the URL may name others too
                         raise
+                    except asyncpg.InternalClientError as error:
+                        connection.terminate()  # or the pool would give it to the next one
+                        if str(error).startswith(_UNSENT):
+                            raise _Unsent(str(error)) from error
+                        raise
                     finally:
                         await self._release(connection)
+            except _Unsent:
+                continue
             except UNDONE:
                 await asyncio.sleep(random.uniform(0, 0.01) * tries)  # noqa: S311 - no secret
             except StorageUnavailable as error:
