@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gramkeep import ConfigurationError, SessionDecodeError, SessionEncodeError, Sessions
 from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Put
 from gramkeep.storages.file import FileStorage
-from gramkeep.storages.file_layout import HEADER, GramkeepLayout, GrammyLayout, Stored
+from gramkeep.storages.file.layout import HEADER, GramkeepLayout, GrammyLayout, Stored
 from gramkeep.testing.conformance.keys import STRANGE_KEYS
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -8,7 +8,7 @@ from servers.redis import redis_cluster
 from gramkeep import StorageUnavailable
 from gramkeep.storage import ANY, BUSY, Lease, Put
 from gramkeep.storages.redis import RedisStorage
-from gramkeep.storages.redis_keys import lease_key, slot_of
+from gramkeep.storages.redis.keys import lease_key, slot_of
 
 from .counting import Counter
 

@@ -11,7 +11,7 @@ from servers.redis import redis_server, redis_url
 from gramkeep import ConfigurationError, SessionDecodeError, Sessions
 from gramkeep.storage import ABSENT, ANY, BUSY, DELETE, KEEP, Lease, Put
 from gramkeep.storages.redis import RedisStorage
-from gramkeep.storages.redis_keys import lease_key, slot_of
+from gramkeep.storages.redis.keys import lease_key, slot_of
 
 __all__ = ["redis_server", "redis_url"]
 

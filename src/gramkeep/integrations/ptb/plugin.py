@@ -1,0 +1,184 @@
+"""`session` and `lazy_session`: how they come to a bot."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar, TypeVar
+
+from telegram.ext import Application, ApplicationBuilder, ContextTypes
+
+from gramkeep.errors import ConfigurationError, NoSessionKey
+from gramkeep.handle import Session
+from gramkeep.integrations.around import Plugins
+from gramkeep.integrations.ptb.turns import (
+    Callback,
+    Turn,
+    TurnContext,
+    current_turn,
+    is_of_handler,
+    origin_of,
+)
+from gramkeep.middleware import LazySessionFlavor, SessionFlavor, SessionPlugin
+
+T = TypeVar("T")
+BuilderT = TypeVar("BuilderT", bound="ApplicationBuilder[Any, Any, Any, Any, Any, Any]")
+
+
+class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in grammY
+    """A kind of session for the handlers of an application; options as in `SessionOptions`."""
+
+    def setup(self, builder: BuilderT) -> BuilderT:
+        """Install these sessions in what the builder will build; gives the builder back.
+
+        An ``application_class`` of yours has to be set before. When the application shuts down
+        they wait for who holds one, and close; a ready `Sessions` is left open. Two kinds side by
+        side need different ``key`` options; `ConfigurationError` says so.
+        """
+        if not isinstance(builder, ApplicationBuilder):
+            text = f"setup({builder!r}): sessions are set up on the ApplicationBuilder"
+            raise ConfigurationError(text)
+        # A builder can be given a class, but in public it isn't to be asked for it again.
+        given: Any = builder._application_class  # noqa: SLF001
+        given = given if isinstance(given, type) else given.value  # the default comes wrapped
+        if not issubclass(given, _Application):
+            given = type(given.__name__, (_Application, given), {"session_plugins": Plugins()})
+            builder.application_class(given, builder._application_kwargs)  # noqa: SLF001
+        given.session_plugins.add(self)
+        return builder
+
+
+class lazy_session(session[T]):  # noqa: N801
+    """As `session`, loaded by ``await context.session`` in the handler."""
+
+    lazy = True
+
+
+class _Application(Application[Any, Any, Any, Any, Any, Any]):
+    """Goes before the application's own class, and puts sessions around its updates."""
+
+    session_plugins: ClassVar[Plugins]
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        given = self.context_types
+        self.context_types = ContextTypes(
+            context=_context_class(given.context, self.session_plugins),
+            bot_data=given.bot_data,
+            chat_data=given.chat_data,
+            user_data=given.user_data,
+        )
+
+    async def initialize(self) -> None:
+        for plugin in self.session_plugins:
+            await plugin.start_up()
+        await super().initialize()
+
+    async def shutdown(self) -> None:
+        if not self.running:  # or it raises
+            for plugin in self.session_plugins:
+                await plugin.shut_down()
+        await super().shutdown()
+
+    async def process_update(self, update: object) -> None:
+        # In a task of its own, even where PTB handles all updates in one: whoever holds a session
+        # is told from others by the task, also when handlers go on that the update doesn't await.
+        await asyncio.create_task(self._process_alone(update))
+
+    async def _process_alone(self, update: object) -> None:
+        turn = Turn(self.session_plugins, origin_of(update, self.bot), update)
+        current_turn.set(turn)
+        try:
+            if await self._begin(turn):
+                await super().process_update(update)
+            if turn.tasks:
+                self.create_task(turn.end_after_tasks(), update)
+            else:
+                await self._end(turn)
+        except BaseException as error:  # it was cancelled
+            await turn.give_up(error)
+            raise
+        finally:
+            turn.is_over = True
+
+    async def process_error(
+        self, update: object, error: Exception, job: Any = None, coroutine: Any = None
+    ) -> bool:
+        turn = current_turn.get()
+        is_handlers = job is None and (coroutine is None or is_of_handler(coroutine))
+        if turn is None or turn.update is not update or not is_handlers:
+            return await super().process_error(update, error, job, coroutine)
+        await turn.give_up(error)
+        stopped = await super().process_error(update, error, job, coroutine)
+        if turn.failure is not None:
+            return True  # without the session no handler runs, of later groups neither
+        if stopped or turn.is_over or turn.tasks or len(self.handlers) == 1:
+            return stopped
+        return not await self._begin(turn)  # PTB goes on with later groups; so does the session
+
+    def create_task(
+        self, coroutine: Any, update: object = None, *, name: str | None = None
+    ) -> asyncio.Task[Any]:
+        task = super().create_task(coroutine, update, name=name)
+        turn = current_turn.get()
+        if turn is not None and turn.update is update and is_of_handler(coroutine):
+            turn.tasks.append(task)
+        return task
+
+    def add_error_handler(self, callback: Any, *block: Any, **options: Any) -> None:
+        super().add_error_handler(Callback.around(callback), *block, **options)
+
+    async def _begin(self, turn: Turn) -> bool:
+        try:
+            await turn.begin()
+            if turn.is_loaded:  # before, and its handlers go on
+                await turn.load()
+        except Exception as error:  # noqa: BLE001 - all of them are for PTB's error handlers
+            await turn.give_up(error)
+            await super().process_error(turn.update, error)
+            return False
+        return True
+
+    async def _end(self, turn: Turn) -> None:
+        try:
+            await turn.end()
+        except Exception as error:  # noqa: BLE001 - as above
+            await super().process_error(turn.update, error)
+
+
+def _context_class(given: type[Any], plugins: Plugins) -> type[Any]:
+    """Give the application's class of contexts the sessions as attributes."""
+    attributes: dict[str, Any] = {}
+    for plugin in plugins:
+        options = plugin.sessions.options
+        flavor = LazySessionFlavor if plugin.lazy else SessionFlavor
+        is_typed = options.key == "session" and issubclass(given, flavor)
+        for name in (options.key, options.handle_key):
+            if hasattr(given, name) and not is_typed:
+                text = (
+                    f"{given.__qualname__} has something named {name!r} already: give the "
+                    f"sessions another name, by key=. Of the flavors these need {flavor.__name__}"
+                )
+                raise ConfigurationError(text)
+        attributes |= {options.key: _data(plugin), options.handle_key: _handle(plugin)}
+    return type(given.__name__, (TurnContext, given), attributes)
+
+
+def _data(plugin: SessionPlugin[Any]) -> property:
+    def get(context: TurnContext) -> Any:
+        return plugin.sessions.shown(_handle_in(context, plugin), lazy=plugin.lazy)
+
+    def replace(context: TurnContext, value: Any) -> None:
+        _handle_in(context, plugin).data = value
+
+    return property(get, replace)
+
+
+def _handle(plugin: SessionPlugin[Any]) -> property:
+    return property(lambda context: _handle_in(context, plugin))
+
+
+def _handle_in(context: TurnContext, plugin: SessionPlugin[Any]) -> Session[Any]:
+    if context.session_turn is None:
+        reason = "its context was made neither for an update that is handled nor for a job"
+        raise NoSessionKey(reason)
+    return context.session_turn.handle(plugin)
