@@ -27,7 +27,7 @@ BREAKAGES = [
 ]
 
 
-class TestUnbroken(conformance.StorageConformance):
+class TestUnbroken(conformance.StorageConformance, conformance.LeaseConformance):
     @pytest.fixture
     def storage(self):
         return Unbroken()
@@ -54,7 +54,7 @@ def names_of_tests(suite):
 
 def test_every_test_of_the_suite_is_seen_to_fail():
     seen = {breakage.values[1] for breakage in BREAKAGES}
-    assert seen == names_of_tests(conformance.StorageConformance)
+    assert seen == names_of_tests(TestUnbroken)
 
 
 async def test_what_settles_as_late_as_declared_passes():
@@ -75,15 +75,12 @@ async def test_reopen_may_be_async():
 async def test_what_is_not_declared_is_skipped_with_the_reason():
     class DeclaresNothing(Unbroken):
         transactional = False
-        can_lease = False
 
     class Suite(TestUnbroken):
         reopens = False
 
     with pytest.raises(pytest.skip.Exception, match="dict: doesn't declare itself transactional"):
         await Suite().test_one_refusal_undoes_an_atomic_put(DeclaresNothing())
-    with pytest.raises(pytest.skip.Exception, match="dict: doesn't declare that it can lease"):
-        await Suite().test_a_get_ignores_leases(DeclaresNothing())
     with pytest.raises(pytest.skip.Exception, match="lives in the storage object itself"):
         await Suite().test_what_was_stored_outlives_the_handle(Unbroken())
 

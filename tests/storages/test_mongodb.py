@@ -4,12 +4,12 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from gramkeep.storages.mongodb import MongoStorage
-from gramkeep.testing.conformance import ClientConformance, StorageConformance
+from gramkeep.testing.conformance import ClientConformance, LeaseConformance, StorageConformance
 
 pytest_plugins = ["servers.mongodb_fixtures"]
 
 
-class TestMongoStorage(StorageConformance):
+class TestMongoStorage(StorageConformance, LeaseConformance):
     @pytest.fixture
     async def storage(self, database):
         # The disk would take most of the time, and this server is slow for one.

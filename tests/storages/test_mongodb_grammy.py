@@ -10,7 +10,7 @@ from pymongo import AsyncMongoClient
 from gramkeep import SessionDecodeError, SessionEncodeError, Sessions
 from gramkeep.storage import ABSENT, ANY, BUSY, DELETE, KEEP, Lease, Put
 from gramkeep.storages.mongodb import MongoStorage
-from gramkeep.testing.conformance import StorageConformance
+from gramkeep.testing.conformance import LeaseConformance, StorageConformance
 
 pytest_plugins = ["servers.mongodb_fixtures"]
 
@@ -42,7 +42,7 @@ def _to_text(put):
     return msgspec.structs.replace(put, value=value)
 
 
-class TestMongoStorageInGrammysLayout(StorageConformance):
+class TestMongoStorageInGrammysLayout(StorageConformance, LeaseConformance):
     @pytest.fixture
     async def storage(self, database):
         # The disk would take most of the time, and this server is slow for one.

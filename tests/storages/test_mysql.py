@@ -5,12 +5,12 @@ import pytest
 from servers.mariadb import connect_arguments
 
 from gramkeep.storages.mysql import MySQLStorage
-from gramkeep.testing.conformance import ClientConformance, StorageConformance
+from gramkeep.testing.conformance import ClientConformance, LeaseConformance, StorageConformance
 
 pytest_plugins = ["servers.mariadb_fixtures"]
 
 
-class TestMySQLStorage(StorageConformance):
+class TestMySQLStorage(StorageConformance, LeaseConformance):
     @pytest.fixture
     async def storage(self, database):
         self.url = database

@@ -4,12 +4,12 @@ import asyncpg
 import pytest
 
 from gramkeep.storages.postgres import PostgresStorage
-from gramkeep.testing.conformance import ClientConformance, StorageConformance
+from gramkeep.testing.conformance import ClientConformance, LeaseConformance, StorageConformance
 
 pytest_plugins = ["servers.postgres_fixtures"]
 
 
-class TestPostgresStorage(StorageConformance):
+class TestPostgresStorage(StorageConformance, LeaseConformance):
     @pytest.fixture
     async def storage(self, postgres_database):
         self.url = postgres_database
@@ -21,7 +21,7 @@ class TestPostgresStorage(StorageConformance):
         return PostgresStorage(self.url)
 
 
-class TestPostgresStorageBehindPgBouncer(StorageConformance):
+class TestPostgresStorageBehindPgBouncer(StorageConformance, LeaseConformance):
     @pytest.fixture
     async def storage(self, pgbouncer_database):
         self.url = pgbouncer_database

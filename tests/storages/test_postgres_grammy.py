@@ -12,7 +12,7 @@ import pytest
 from gramkeep import SessionDecodeError, SessionEncodeError, Sessions
 from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Lease, Put, Record
 from gramkeep.storages.postgres import PostgresStorage
-from gramkeep.testing.conformance import StorageConformance
+from gramkeep.testing.conformance import LeaseConformance, StorageConformance
 
 pytest_plugins = ["servers.postgres_fixtures"]
 
@@ -56,7 +56,7 @@ def unpacked(answer):
     return msgspec.structs.replace(answer, value=json.loads(answer.value).encode("latin-1"))
 
 
-class TestPostgresStorageInGrammysLayout(StorageConformance):
+class TestPostgresStorageInGrammysLayout(StorageConformance, LeaseConformance):
     @pytest.fixture
     async def storage(self, english_database):
         self.url = english_database

@@ -7,12 +7,12 @@ from redis.asyncio.sentinel import Sentinel
 from servers.redis import redis_cluster, redis_sentinel, redis_server, redis_url, valkey_server
 
 from gramkeep.storages.redis import RedisStorage
-from gramkeep.testing.conformance import ClientConformance, StorageConformance
+from gramkeep.testing.conformance import ClientConformance, LeaseConformance, StorageConformance
 
 __all__ = ["redis_cluster", "redis_sentinel", "redis_server", "redis_url", "valkey_server"]
 
 
-class OverURL(StorageConformance):
+class OverURL(StorageConformance, LeaseConformance):
     """What the URL of a server leads to. Its databases are emptied before each test."""
 
     @pytest.fixture

@@ -3,10 +3,10 @@
 import pytest
 
 from gramkeep.storages.sqlite import SQLiteStorage
-from gramkeep.testing.conformance import StorageConformance
+from gramkeep.testing.conformance import LeaseConformance, StorageConformance
 
 
-class TestSQLiteStorage(StorageConformance):
+class TestSQLiteStorage(StorageConformance, LeaseConformance):
     @pytest.fixture
     async def storage(self, tmp_path):
         self.path = tmp_path / "sessions.db"

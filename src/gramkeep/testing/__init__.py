@@ -10,7 +10,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gramkeep.testing.conformance import ClientConformance, StorageConformance
+    from gramkeep.testing.conformance import (
+        ClientConformance,
+        LeaseConformance,
+        StorageConformance,
+    )
     from gramkeep.testing.proxy import TCPProxy
     from gramkeep.testing.telegram import (
         Account,
@@ -40,6 +44,7 @@ __all__ = [
     "ClientConformance",
     "Fault",
     "Faults",
+    "LeaseConformance",
     "Message",
     "Poll",
     "Query",
@@ -55,6 +60,7 @@ __all__ = [
 
 _MODULES = {
     "ClientConformance": "conformance",
+    "LeaseConformance": "conformance",
     "StorageConformance": "conformance",
     "TCPProxy": "proxy",
 }

@@ -56,3 +56,8 @@ class CachesReads(Unbroken):
     def find(self, key):
         cache = self.__dict__.setdefault("cache", {})
         return cache.setdefault(key, super().find(key))
+
+
+@caught_by("test_a_storage_that_leases_is_asked_about_leases")
+class SaysThatItCannotLease(Unbroken):
+    can_lease = False

@@ -10,6 +10,9 @@ class TestMyStorage(StorageConformance):
         return MyStorage(storage.path)
 ```
 
+A storage that leases is held to its leases by one more: ``class TestMyStorage(StorageConformance,
+LeaseConformance)``.
+
 It needs pytest and pytest-asyncio, in either of its modes.
 """
 
@@ -26,6 +29,7 @@ _PARTS = (
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 # ruff: noqa: E402 - see above
+from gramkeep.storage import Storage
 from gramkeep.testing.conformance.changes import Changes
 from gramkeep.testing.conformance.claims import Claims
 from gramkeep.testing.conformance.clients import ClientConformance
@@ -37,13 +41,19 @@ from gramkeep.testing.conformance.lifecycle import Lifecycle
 from gramkeep.testing.conformance.values import Values
 from gramkeep.testing.conformance.waiting import Waiting
 
-__all__ = ["ClientConformance", "StorageConformance"]
+__all__ = ["ClientConformance", "LeaseConformance", "StorageConformance"]
 
 
 @pytest.mark.asyncio
-class StorageConformance(
-    Values, Changes, Expiry, Keys, Concurrency, Claims, Leases, Waiting, Lifecycle
-):
+class LeaseConformance(Claims, Leases, Waiting):
+    """What the contract asks of a storage that ``can_lease``. It stands beside the other tests.
+
+    Its tests use the fixture and the hooks of `StorageConformance`.
+    """
+
+
+@pytest.mark.asyncio
+class StorageConformance(Values, Changes, Expiry, Keys, Concurrency, Lifecycle):
     """The storage contract. A storage that passes it keeps what `gramkeep.Storage` promises.
 
     A subclass provides:
@@ -56,6 +66,14 @@ class StorageConformance(
     - ``settling_seconds``, if `put` goes over a network: how long a cancelled one may take until
       the server has dropped it.
 
-    What the storage's class declares, ``transactional`` and ``can_lease``, decides what else is
-    asked of it. A storage over a client that users may pass in has its `ClientConformance` too.
+    It inherits from `LeaseConformance` too if the storage says ``can_lease``; a test tells who
+    forgets. A storage that isn't ``transactional`` isn't asked for writing all or none. One over a
+    client that users may pass in has its `ClientConformance` too.
     """
+
+    async def test_a_storage_that_leases_is_asked_about_leases(self, storage: Storage) -> None:
+        is_asked = isinstance(self, LeaseConformance)
+        assert is_asked == storage.can_lease, (  # noqa: S101 - a test suite asserts
+            f"{storage.name} says can_lease = {storage.can_lease}: its tests are those of "
+            f"StorageConformance {'and' if storage.can_lease else 'without'} LeaseConformance"
+        )

@@ -99,12 +99,6 @@ def skip_unless_transactional(storage: Storage) -> None:
         pytest.skip(f"{storage.name} doesn't declare itself transactional")
 
 
-def skip_unless_leasing(storage: Storage) -> None:
-    """Ask nothing about leases of a storage that has none."""
-    if not storage.can_lease:
-        pytest.skip(f"{storage.name} doesn't declare that it can lease")
-
-
 async def put(
     storage: Storage,
     key: str,
