@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -37,6 +37,10 @@ class Plugins:
             raise ConfigurationError(text)
         self._plugins.append(plugin)
 
+    def named_in(self, names: Collection[str]) -> list[SessionPlugin[Any]]:
+        """Give the kinds whose data or handle is among the names of a handler's parameters."""
+        return [plugin for plugin in self._plugins if not set(names).isdisjoint(names_of(plugin))]
+
     async def enter(
         self,
         origin: Origin,
@@ -70,3 +74,9 @@ class Plugins:
         for plugin in self._plugins:
             await plugin.sessions.move_chat(origin, old_chat_id, new_chat_id)
         return replace(origin, chat_id=new_chat_id)
+
+
+def names_of(plugin: SessionPlugin[Any]) -> tuple[str, str]:
+    """Give the names under which handlers find the data of a session, and its handle."""
+    options = plugin.sessions.options
+    return options.key, options.handle_key
