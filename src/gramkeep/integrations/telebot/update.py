@@ -11,7 +11,7 @@ from typing import Any
 from telebot.types import BusinessConnection, CallbackQuery, Message
 
 from gramkeep.handle import Session
-from gramkeep.integrations.around import Plugins
+from gramkeep.integrations.around import Plugins, names_of
 from gramkeep.middleware import SessionPlugin
 from gramkeep.origin import Origin
 
@@ -80,7 +80,7 @@ class Handler:
 
     @cached_property
     def __signature__(self) -> inspect.Signature:
-        names = {name for plugin in self._plugins for name in _names(plugin)}
+        names = {name for plugin in self._plugins for name in names_of(plugin)}
         taken, others = self._parameters[: self._taken], self._parameters[self._taken :]
         return inspect.Signature(taken + [each for each in others if each.name not in names])
 
@@ -101,11 +101,11 @@ class Handler:
         """The kinds of session that it gets: those that it names, or all in telebot's ``data``."""
         if "data" in self._named:
             return list(self._plugins)
-        return [plugin for plugin in self._plugins if not self._named.isdisjoint(_names(plugin))]
+        return self._plugins.named_in(self._named)
 
     def chosen(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Give the sessions that its parameters name, of all that there are in ``data``."""
-        names = [name for plugin in self._plugins for name in _names(plugin)]
+        names = [name for plugin in self._plugins for name in names_of(plugin)]
         return {name: data[name] for name in names if name in self._named}
 
 
@@ -149,8 +149,3 @@ class UpdateSessions:
 
 class HandlerFailed(Exception):
     """Keeps sessions from being saved when telebot has swallowed what a handler raised."""
-
-
-def _names(plugin: SessionPlugin[Any]) -> tuple[str, str]:
-    options = plugin.sessions.options
-    return options.key, options.handle_key
