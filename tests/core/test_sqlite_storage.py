@@ -18,8 +18,8 @@ import pytest
 
 from gramkeep import ConfigurationError, Sessions, StorageUnavailable
 from gramkeep.storage import ABSENT, ANY, DELETE, Put
-from gramkeep.storages import sqlite_database
 from gramkeep.storages.sqlite import SQLiteStorage
+from gramkeep.storages.sqlite import database as sqlite_database
 
 
 @dataclass

@@ -29,3 +29,9 @@ def own_mongodb():
     """A server that the test may stop and kill."""
     with running_server() as server:
         yield server
+
+
+@pytest.fixture
+def small_pages(monkeypatch):
+    """Have a scan of few keys need several pages, as this server is slow with many."""
+    monkeypatch.setattr("gramkeep.storages.mongodb.documents.SCAN_PAGE", 100)

@@ -23,8 +23,9 @@ import pytest
 from gramkeep import ConfigurationError, Sessions, StorageUnavailable
 from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Put
 from gramkeep.storage_url import storage_from_url
-from gramkeep.storages import file, file_folder
 from gramkeep.storages.file import FileStorage
+from gramkeep.storages.file import folder as file_folder
+from gramkeep.storages.file import storage as file_storage
 
 
 @pytest.fixture
@@ -390,14 +391,14 @@ async def test_a_folder_that_vanishes_between_finding_and_reading_it_is_no_new_s
     storage, path, monkeypatch
 ):
     await put(storage, "a", b"1")
-    content_of = file.content_of
+    content_of = file_storage.content_of
 
     def late(read):
         if path.exists():
             path.rename(path.with_name("elsewhere"))
         return content_of(read)
 
-    monkeypatch.setattr(file, "content_of", late)
+    monkeypatch.setattr(file_storage, "content_of", late)
     with pytest.raises(StorageUnavailable):
         await value_of(storage)
 
@@ -488,7 +489,7 @@ async def test_what_a_killed_process_left_is_never_listed_and_swept_when_old(
     left = [path / f"42/.gramkeep-{name}.tmp" for name in ("00ff", "11ff")]
     for leftover in left:
         leftover.write_bytes(b"torn")
-    old = time.time() - file.LEFT_OVER_AFTER - 1
+    old = time.time() - file_storage.LEFT_OVER_AFTER - 1
     os.utime(left[0], (old, old))
     assert await keys_of(storage) == ["42"]
     second = open_storage()
@@ -498,8 +499,8 @@ async def test_what_a_killed_process_left_is_never_listed_and_swept_when_old(
 
 
 async def test_expired_sessions_are_swept_some_at_a_time(open_storage, path, monkeypatch):
-    monkeypatch.setattr(file, "SWEEP_EVERY", 0.0)
-    monkeypatch.setattr(file, "SWEEP_AT_MOST", 10)
+    monkeypatch.setattr(file_storage, "SWEEP_EVERY", 0.0)
+    monkeypatch.setattr(file_storage, "SWEEP_AT_MOST", 10)
     storage = open_storage()
     await storage.put([Put(f"{n}:short", b"1", ANY, 0.01) for n in range(30)])
     await storage.put([Put(f"{n}:lasting", b"1", ANY, 60) for n in range(5)])

@@ -10,8 +10,10 @@ pytest_plugins = ["servers.mongodb_fixtures"]
 
 
 class TestMongoStorage(StorageConformance, LeaseConformance):
+    many = 250
+
     @pytest.fixture
-    async def storage(self, database):
+    async def storage(self, database, small_pages):
         # The disk would take most of the time, and this server is slow for one.
         self.url = f"{database}?journal=false&timeoutMS=20000"
         storage = MongoStorage(self.url)

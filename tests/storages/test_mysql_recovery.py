@@ -11,8 +11,8 @@ from servers.mariadb import connect_arguments, query
 
 from gramkeep.errors import StorageUnavailable
 from gramkeep.storage import ABSENT, ANY, Lease, Put
-from gramkeep.storages import mysql_connections
 from gramkeep.storages.mysql import MySQLStorage
+from gramkeep.storages.mysql import connections as mysql_connections
 
 pytest_plugins = ["servers.mariadb_fixtures"]
 

@@ -12,8 +12,8 @@ from servers.mariadb import connect_arguments, query
 
 from gramkeep.errors import StorageUnavailable
 from gramkeep.storage import ABSENT, ANY, BUSY, DELETE, KEEP, Lease, Put
-from gramkeep.storages import mysql
 from gramkeep.storages.mysql import MySQLStorage
+from gramkeep.storages.mysql import storage as mysql_storage
 
 pytest_plugins = ["servers.mariadb_fixtures"]
 
@@ -163,7 +163,7 @@ async def test_leases_of_the_dead_are_swept_and_those_of_the_living_are_not(
     await storage.claim(["waited for"], TWO)
     await storage.put([Put("expired", b"1", ANY, 0.05), Put("kept", b"1", ANY)])
     await asyncio.sleep(0.1)
-    monkeypatch.setattr(mysql, "SWEEP_EVERY", 0)
+    monkeypatch.setattr(mysql_storage, "SWEEP_EVERY", 0)
     await storage.put([Put("other", b"1", ANY)])
     left = await query(database, "SELECT `key` FROM gramkeep_sessions_leases ORDER BY `key`")
     assert left == [(b"held",), (b"waited for",)]

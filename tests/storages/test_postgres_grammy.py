@@ -10,29 +10,31 @@ import msgspec
 import pytest
 
 from gramkeep import SessionDecodeError, SessionEncodeError, Sessions
-from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Lease, Put, Record
+from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Lease, Put
 from gramkeep.storages.postgres import PostgresStorage
 from gramkeep.testing.conformance import LeaseConformance, StorageConformance
+
+from .json_texts import JSONTexts
 
 pytest_plugins = ["servers.postgres_fixtures"]
 
 LEASE = Lease("one", 60)
 
 
-class AnyBytes(PostgresStorage):
-    """Keeps what isn't JSON in a JSON text, and keys without NUL: the contract asks for both."""
+class AnyKeys(PostgresStorage):
+    """Keeps keys without NUL, which the contract asks for and a text of PostgreSQL's can't have."""
 
     async def get(self, keys):
-        return [unpacked(record) for record in await super().get([place(key) for key in keys])]
+        return await super().get([place(key) for key in keys])
 
     async def claim(self, keys, lease):
         waited = {place(key): seconds for key, seconds in lease.waited.items()}
         lease = msgspec.structs.replace(lease, waited=waited)
-        answers = await super().claim([place(key) for key in keys], lease)
-        return [unpacked(answer) for answer in answers]
+        return await super().claim([place(key) for key in keys], lease)
 
     async def put(self, puts, lease=None, *, atomic=False):
-        return await super().put([packed(put) for put in puts], lease, atomic=atomic)
+        placed = [msgspec.structs.replace(put, key=place(put.key)) for put in puts]
+        return await super().put(placed, lease, atomic=atomic)
 
     async def scan(self, prefix=""):
         async for key in super().scan(place(prefix)):
@@ -43,17 +45,8 @@ def place(key):
     return key.replace("%", "%25").replace("\0", "%00")
 
 
-def packed(put):
-    value = put.value
-    if isinstance(value, bytes):
-        value = json.dumps(value.decode("latin-1")).encode()
-    return msgspec.structs.replace(put, key=place(put.key), value=value)
-
-
-def unpacked(answer):
-    if not isinstance(answer, Record):
-        return answer
-    return msgspec.structs.replace(answer, value=json.loads(answer.value).encode("latin-1"))
+class AnyBytes(JSONTexts, AnyKeys):
+    """Keeps what the contract asks for, which isn't JSON."""
 
 
 class TestPostgresStorageInGrammysLayout(StorageConformance, LeaseConformance):

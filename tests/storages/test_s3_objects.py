@@ -9,8 +9,9 @@ from servers.s3 import s3_server  # noqa: F401 - a fixture
 
 from gramkeep import SessionConflict, Sessions, StorageUnavailable
 from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Put
-from gramkeep.storages import s3_changes, s3_layout
 from gramkeep.storages.s3 import S3Storage
+from gramkeep.storages.s3 import changes as s3_changes
+from gramkeep.storages.s3 import layout as s3_layout
 from gramkeep.storages.s3.layout import Content, before, key_in, name_of, object_name_of
 from gramkeep.testing.conformance.keys import PREFIXES, STRANGE_KEYS
 

@@ -38,7 +38,7 @@ class AlwaysAnswers(Unbroken):
         return await super().get(keys) or [None]
 
 
-@caught_by("test_a_thousand_keys_go_into_one_call")
+@caught_by("test_many_keys_go_into_one_call")
 class CutsCalls(Unbroken):
     async def get(self, keys):
         return await super().get(keys[:999])

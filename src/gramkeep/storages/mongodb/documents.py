@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from gramkeep.storage import ABSENT, ANY, BUSY, DELETE, Answer, Lease, Put, Record
-from gramkeep.storages import mongodb_updates as updates
 from gramkeep.storages.driver import driver_of
+from gramkeep.storages.mongodb import updates
 from gramkeep.storages.mongodb.connection import Collection
 from gramkeep.storages.mongodb.layout import Layout
 

@@ -59,7 +59,7 @@ _OTHER_TABLE: Final = (
 )
 
 
-class _Unsent(asyncpg.InternalClientError):
+class _Unsent(Exception):
     """A connection had been ended by the server before anything was asked of it."""
 
 

@@ -65,6 +65,7 @@ class StorageConformance(Values, Changes, Expiry, Keys, Concurrency, Lifecycle):
       ``reopens = False`` instead, and the tests that need two are skipped.
     - ``settling_seconds``, if `put` goes over a network: how long a cancelled one may take until
       the server has dropped it.
+    - ``many``, if its server is too slow to be asked for 1000 keys at once.
 
     It inherits from `LeaseConformance` too if the storage says ``can_lease``; a test tells who
     forgets. A storage that isn't ``transactional`` isn't asked for writing all or none. One over a

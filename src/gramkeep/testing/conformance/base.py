@@ -32,6 +32,9 @@ class Hooks:
     settling_seconds: ClassVar[float] = 0.0
     """How long after its return a cancelled `put` may still take effect."""
 
+    many: ClassVar[int] = 1000
+    """How many keys make many; fewer only for a test's server that is slow."""
+
     def reopen(self, storage: Any) -> Storage | Awaitable[Storage]:
         """Make a second storage object over the data of ``storage``, with its own connection."""
         pytest.fail(

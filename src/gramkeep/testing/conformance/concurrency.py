@@ -95,7 +95,8 @@ class Concurrency(Hooks):
             answers = await asyncio.gather(*(put(storage, key, key.encode()) for key in keys))
             assert answers == [True] * MANY
             stored = await asyncio.gather(*(values(storage, key) for key in keys))
-        assert stored == [[key.encode()] for key in keys]
+        lost = [key for key, there in zip(keys, stored, strict=True) if there != [key.encode()]]
+        assert lost == [], "keys that don't have what was stored under them"
         assert await scanned(storage) == sorted(keys)
 
     async def test_readers_see_whole_values(self, storage: Storage) -> None:

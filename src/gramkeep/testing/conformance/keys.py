@@ -12,7 +12,6 @@ import pytest
 from gramkeep.storage import ANY, DELETE, Put, Storage
 from gramkeep.testing.conformance.base import Hooks, promptly, put, scanned, store, values
 
-MANY = 1500
 AT_ONCE = 250
 
 STRANGE_KEYS = [
@@ -70,7 +69,7 @@ class Keys(Hooks):
         assert await scanned(storage, "a") == []
 
     async def test_a_scan_gives_every_key_once(self, storage: Storage) -> None:
-        keys = [f"key:{n}" for n in range(MANY)]
+        keys = [f"key:{n}" for n in range(self.many)]
         await fill(storage, keys)
         await fill(storage, keys[:AT_ONCE])  # written twice, and yet one key
         assert await scanned(storage) == sorted(keys)
@@ -87,8 +86,8 @@ class Keys(Hooks):
         assert await scanned(storage, "") == [" ", "a", "b:c"]
 
     async def test_keys_may_come_and_go_during_a_scan(self, storage: Storage) -> None:
-        staying = [f"{n:04} stays" for n in range(MANY)]
-        going = [f"{n:04} goes" for n in range(0, MANY, 25)]
+        staying = [f"{n:04} stays" for n in range(self.many)]
+        going = [f"{n:04} goes" for n in range(0, self.many, 25)]
         await fill(storage, sorted([*staying, *going]))
         seen: list[str] = []
         async with promptly():
@@ -104,7 +103,7 @@ class Keys(Hooks):
         assert set(staying) - set(seen) == set(), "keys that stayed were not seen"
 
     async def test_a_scan_holds_nobody_up(self, storage: Storage) -> None:
-        await fill(storage, [f"key:{n}" for n in range(MANY)])
+        await fill(storage, [f"key:{n}" for n in range(self.many)])
         async with promptly():
             async for key in storage.scan("key:"):
                 assert await put(storage, key, b"rewritten") is True
@@ -112,10 +111,10 @@ class Keys(Hooks):
                 assert await values(storage, key, "key beside") == [b"rewritten", b"1"]
                 break  # and a scan that is given up holds nobody up either
             assert await put(storage, "key beside", b"2") is True
-            assert len(await scanned(storage)) == MANY + 1
+            assert len(await scanned(storage)) == self.many + 1
 
     async def test_a_scan_does_not_hold_up_another_handle(self, storage: Storage) -> None:
-        await fill(storage, [f"key:{n}" for n in range(MANY)])
+        await fill(storage, [f"key:{n}" for n in range(self.many)])
         async with self.reopened(storage) as second, promptly():
             async for key in storage.scan():
                 assert await put(second, key, b"rewritten") is True
@@ -123,7 +122,7 @@ class Keys(Hooks):
                 break
 
     async def test_two_scans_do_not_disturb_each_other(self, storage: Storage) -> None:
-        keys = [f"key:{n}" for n in range(MANY)]
+        keys = [f"key:{n}" for n in range(self.many)]
         await fill(storage, [*keys, "other"])
         everything, some, other = await asyncio.gather(
             scanned(storage), scanned(storage, "key:"), scanned(storage, "other")

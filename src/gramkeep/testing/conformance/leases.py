@@ -32,7 +32,6 @@ from gramkeep.testing.conformance.owners import (
     taken,
 )
 
-MANY = 1000
 HOUR = 3600.0
 
 # What can be done to a value, and what is there afterwards: the value, and its lifetime.
@@ -233,7 +232,7 @@ class Leases(Hooks):
         await one.claim("key")
         await asyncio.sleep(SHORT + MARGIN)
         await assert_held("key", against=two)
-        await storage.prune(MANY)
+        await storage.prune(self.many)
         await store(storage, "another key", b"1")  # which may clear away what has expired
         await assert_held("key", against=two)
         assert await find(storage, "key") is None
@@ -246,7 +245,7 @@ class Leases(Hooks):
         await one.claim_all(["lasting", "expiring"], seconds=SHORT)
         assert await one.put("written", b"1", ABSENT, hold=True) is True
         await asyncio.sleep(SHORT + MARGIN)
-        await storage.prune(MANY)
+        await storage.prune(self.many)
         assert await scanned(storage) == ["expiring", "lasting", "written"]
         await assert_left(storage, "lasting", (b"1", None))
         await assert_left(storage, "expiring", (b"1", HOUR))
