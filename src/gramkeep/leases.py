@@ -16,6 +16,7 @@ from typing import Final
 
 from gramkeep.calls import Calls
 from gramkeep.errors import StorageUnavailable
+from gramkeep.releases import LateReleases
 from gramkeep.storage import ANY, BUSY, KEEP, Answer, Lease, Put, Record
 
 RENEWALS: Final = 3  # in the time that a lease lasts
@@ -48,6 +49,7 @@ class Leases:
         self._owner = ""
         self._held: dict[str, _Held] = {}
         self._lapsed: set[str] = set()  # held still, but perhaps not all the time
+        self._late = LateReleases(self._release)
         self._renewing: dict[str, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -59,6 +61,7 @@ class Leases:
             self._pid = pid
             self._owner = f"{pid}-{token_hex(8)}"
             self._held = {}
+            self._late.clear()
             self._loop = None
         return Lease(self._owner, seconds, waited or {})
 
@@ -73,6 +76,7 @@ class Leases:
 
         Raises `TimeoutError`, `StorageUnavailable`. Whatever it raises, the keys may be held.
         """
+        await self._late.drop(keys)
         records: list[Record | None] = []
         waited: dict[str, float] = {}
         while True:
@@ -116,8 +120,8 @@ class Leases:
         """Let others have these keys, of updates that have nothing to write.
 
         Cancelling takes effect after it: the next update of this process must not find its claim
-        given up by this one. Where the storage is out of reach, the keys become free when their
-        leases end.
+        given up by this one. Where the storage is out of reach, it is told when it is back,
+        unless the leases have ended before.
         """
         task = asyncio.ensure_future(self._give_up(keys, seconds))
         cancelled: asyncio.CancelledError | None = None
@@ -133,16 +137,20 @@ class Leases:
     async def _give_up(self, keys: Sequence[str], seconds: float) -> None:
         await self.before_giving_up(keys)
         try:
-            await self._calls.put([Put(key, KEEP, ANY) for key in keys], self.lease(seconds))
+            await self._release(keys, seconds)
         except StorageUnavailable as error:
+            self._late.add(keys, seconds)
             log.warning(
-                "%s: sessions can't be given up now, and become free for other processes in %g s: "
-                "%s (%s)",
+                "%s: sessions can't be given up now; other processes can have them when the "
+                "storage is back, or in %g s: %s (%s)",
                 self._name,
                 seconds,
                 ", ".join(map(repr, keys)),
                 error.reason,
             )
+
+    async def _release(self, keys: Sequence[str], seconds: float) -> None:
+        await self._calls.put([Put(key, KEEP, ANY) for key in keys], self.lease(seconds))
 
     def _note(self, keys: Sequence[str], seconds: float, until: float) -> None:
         if not keys:

@@ -33,7 +33,7 @@ class Leasing(Unbroken):
     def __init__(self, *state):
         super().__init__(*state)
         self.calls = []
-        self.is_down = False
+        self.is_down = self.goes_down_after_claim = False
         self.latency = 0.0
 
     async def get(self, keys):
@@ -45,6 +45,9 @@ class Leasing(Unbroken):
         answers = await super().claim(keys, lease)
         if BUSY in answers:
             self.calls[-1] = ("busy", *keys)
+        if self.goes_down_after_claim:
+            self.is_down, self.goes_down_after_claim = True, False
+            await self._answer("get", keys)
         return answers
 
     async def put(self, puts, lease=None, *, atomic=False):
@@ -308,9 +311,73 @@ async def test_a_storage_that_fails_when_a_session_is_given_up_fails_no_handler(
     sessions = sessions_in(here, lease=0.1)
     async with sessions.open("42"):
         here.is_down = True
-    assert "can't be given up now, and become free for other processes in 0.1 s" in caplog.text
+    assert "can't be given up now; other processes can have them when the" in caplog.text
     here.is_down = False
     await count_up(sessions)
+
+
+async def fail_to_save(sessions, storage):
+    """Have an update meet a storage that is out of reach when it would save, and after that."""
+    with pytest.raises(StorageUnavailable):
+        async with sessions.open("42") as held:
+            held.data.count += 1
+            storage.is_down = True
+
+
+async def test_what_could_not_be_given_up_is_free_soon_after_the_storage_is_back(here):
+    await fail_to_save(sessions_in(here), here)
+    await asyncio.sleep(0.2)
+    assert not await here.is_free()
+    here.is_down = False
+    began = time.monotonic()
+    while not await here.is_free():
+        assert time.monotonic() - began < 5  # of a lease of 30
+        await asyncio.sleep(0.01)
+
+
+async def test_what_was_claimed_without_an_answer_is_free_soon_after_the_storage_is_back(here):
+    sessions = sessions_in(here)
+    here.goes_down_after_claim = True
+    with pytest.raises(StorageUnavailable):
+        await count_up(sessions)
+    assert not await here.is_free()
+    here.is_down = False
+    began = time.monotonic()
+    while not await here.is_free():
+        assert time.monotonic() - began < 5  # of a lease of 30
+        await asyncio.sleep(0.01)
+
+
+async def test_what_is_wanted_again_is_not_given_up_by_the_update_before(here, there):
+    sessions = sessions_in(here)
+    await fail_to_save(sessions, here)
+    here.is_down = False
+    async with sessions.open("42") as held:
+        held.data.count += 1
+        await asyncio.sleep(0.3)
+        assert not await here.is_free()
+    assert await here.is_free()
+    assert (await sessions_in(there).get("42")).count == 1
+
+
+async def test_a_late_release_that_is_under_way_is_waited_for(here):
+    sessions = sessions_in(here)
+    await fail_to_save(sessions, here)
+    here.is_down, here.latency = False, 0.05
+    here.calls.clear()
+    await until(lambda: here.calls == [("put", "42")])  # it is being released
+    here.latency = 0.0  # and a claim would overtake it
+    async with sessions.open("42"):
+        await asyncio.sleep(0.1)
+        assert not await here.is_free()
+
+
+async def test_a_late_release_is_given_up_when_the_lease_has_ended(here):
+    await fail_to_save(sessions_in(here, lease=0.2), here)
+    await asyncio.sleep(0.5)
+    here.calls.clear()
+    await asyncio.sleep(0.6)
+    assert here.calls == []
 
 
 async def test_optimistic_sessions_take_no_lease(here, there):
