@@ -114,7 +114,10 @@ def mariadb() -> Iterator[Backend]:
 @contextmanager
 def mongodb() -> Iterator[Backend]:
     with running_mongodb() as server:
-        yield Backend(server.url("gramkeep"), server)
+        # To this server and to no other that it names. It doesn't remember what it has done, so
+        # that a write which the driver sends again would meet itself.
+        options = "directConnection=true&retryWrites=false"
+        yield Backend(f"{server.url('gramkeep')}?{options}", server)
 
 
 @contextmanager

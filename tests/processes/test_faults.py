@@ -44,7 +44,7 @@ async def test_a_server_that_is_killed_and_started_again_loses_nothing(
         assert min(times) - back < BACK_WITHIN, f"worker {worker} came back late"
 
 
-@pytest.mark.parametrize("backend", params(["redis", "postgres", "mariadb"]), indirect=True)
+@pytest.mark.parametrize("backend", params(KILLABLE), indirect=True)
 async def test_a_network_that_fails_in_all_ways_loses_nothing(processes, backend, tmp_path):
     seed = random.randrange(2**32)
     chance = random.Random(seed)
