@@ -15,13 +15,12 @@ What was stored here is therefore never taken for something else.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import inspect
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -45,9 +44,7 @@ from gramkeep.storage import (
     StorageAdapter,
     paged,
 )
-
-T = TypeVar("T")
-R = TypeVar("R")
+from gramkeep.storages.concurrency import Locks, side_by_side, to_its_end
 
 BYTES: Final = "__b"
 AT_ONCE: Final = 50  # calls that are under way to the adapter for one call to its storage
@@ -84,13 +81,13 @@ class AdapterStorage(Storage):
 
     async def get(self, keys: Sequence[str]) -> list[Record | None]:
         """Read several keys."""
-        return await _side_by_side(self._get, keys)
+        return await side_by_side(self._get, keys, at_once=AT_ONCE)
 
     async def put(
         self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
     ) -> list[bool]:
         """Carry out several changes, each for itself."""
-        return await _side_by_side(self._put, puts)
+        return await side_by_side(self._put, puts, at_once=AT_ONCE)
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over all keys that start with ``prefix``; reads values, to leave out expired."""
@@ -229,7 +226,7 @@ class Calls:
         with self._errors(key):
             call = self.adapter.write(key, value)
             if inspect.isawaitable(call):
-                await _to_its_end(call)
+                await to_its_end(call)
 
     async def delete(self, key: str) -> None:
         """Remove a value, if there is one; cancelled, it first waits for the end of that."""
@@ -238,7 +235,7 @@ class Calls:
         with self._errors(key):
             call = self.adapter.delete(key)
             if inspect.isawaitable(call):
-                await _to_its_end(call)
+                await to_its_end(call)
 
     async def entries(self, prefix: str = "") -> AsyncIterator[tuple[str, Any]]:
         """Iterate over keys that start with ``prefix``, and what is stored under them."""
@@ -248,7 +245,9 @@ class Calls:
                     yield key, value
         elif self._has("read_all_keys"):
             async for keys in paged(self._keys(prefix)):
-                for key, value in zip(keys, await _side_by_side(self.read, keys), strict=True):
+                for key, value in zip(
+                    keys, await side_by_side(self.read, keys, at_once=AT_ONCE), strict=True
+                ):
                     if value is not None:
                         yield key, value
         else:
@@ -331,19 +330,12 @@ class Shaped:
         self.name = calls.name
 
 
-class _Locks:
-    """The locks of one adapter object, one for each key in use."""
+class _Locks(Locks):
+    """The locks of one adapter object, whichever storages are over it."""
 
     def __init__(self, adapter: Any) -> None:
+        super().__init__()
         self._adapter = adapter  # held, so that its id is not given to another one
-        self._of: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
-    def of(self, key: str) -> asyncio.Lock:
-        """Give the lock of a key; it lives as long as somebody has it."""
-        lock = self._of.get(key)
-        if lock is None:
-            lock = self._of[key] = asyncio.Lock()
-        return lock
 
 
 _locks_of: WeakValueDictionary[int, _Locks] = WeakValueDictionary()
@@ -373,33 +365,3 @@ def _bytes_of(envelope: Envelope[Any]) -> bytes:
         with suppress(ValueError):
             return b64decode(data[BYTES], validate=True)
     return msgspec.json.encode(data)
-
-
-async def _side_by_side(
-    function: Callable[[T], Coroutine[Any, Any, R]], arguments: Sequence[T]
-) -> list[R]:
-    """Call ``function`` for each, some at a time; an error is raised when all have ended."""
-    if len(arguments) == 1:
-        return [await function(arguments[0])]
-    answers: list[R] = []
-    for start in range(0, len(arguments), AT_ONCE):
-        calls = map(function, arguments[start : start + AT_ONCE])
-        for answer in await asyncio.gather(*calls, return_exceptions=True):
-            if isinstance(answer, BaseException):
-                raise answer
-            answers.append(answer)
-    return answers
-
-
-async def _to_its_end(call: Any) -> None:
-    """Await something that goes on when the waiting is cancelled, and is then waited for."""
-    task = asyncio.ensure_future(call)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio doesn't complain that nobody did
-        raise

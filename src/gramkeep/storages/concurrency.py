@@ -6,7 +6,7 @@ For storages whose servers take one key in a request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -60,7 +60,7 @@ async def side_by_side(
     return answers
 
 
-async def to_its_end(call: Coroutine[Any, Any, R]) -> R:
+async def to_its_end(call: Awaitable[R]) -> R:
     """Await something that goes on when the waiting is cancelled, and is then waited for."""
     task = asyncio.ensure_future(call)
     try:
