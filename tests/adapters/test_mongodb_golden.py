@@ -1,14 +1,11 @@
 """The documents that grammY's MongoDB storage made, in tests/golden, are read and written here."""
 
 import json
-import os
-import shutil
-import subprocess
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from bson import json_util
+from grammy import CASES, lasting, put_of, recorded, run_node, with_node
 from pymongo import AsyncMongoClient
 
 from gramkeep.storage import ANY, Put
@@ -16,8 +13,7 @@ from gramkeep.storages.mongodb import MongoStorage
 
 pytest_plugins = ["servers.mongodb_fixtures"]
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-ENTRIES = json.loads((GOLDEN / "grammy" / "mongodb.json").read_text("utf-8"))["entries"]
+ENTRIES = recorded("grammy/mongodb.json")["entries"]
 ALIVE = [entry for entry in ENTRIES if "missing" not in entry]
 
 # Saved again by JavaScript these stay what they are. Here they are read as JSON shows them.
@@ -132,42 +128,22 @@ async def test_documents_made_here_have_the_fields_and_the_name_of_grammys(stora
 
 # Live, against the original.
 
-with_node = pytest.mark.skipif(
-    not shutil.which("node"), reason="needs Node.js, for which make test installs grammY"
-)
 FOR_BOTH = [
-    *({"key": key, "value": {"count": 1}} for key in ("42", "-100123:7", "user:42", "ключ", "a😀")),
+    *CASES,
     *({"key": str(n), "value": n} for n in (0, 1.5, -7, 2147483648, 9007199254740991, 1e300)),
-    {"key": "list", "value": [1, "two", None, {"three": []}]},
     {"key": "text", "value": {"text": "\0\u2028\x7f\t\"'\\/ 🍏", "": {}}},
     {"key": "operators", "value": {"a.b": {"$set": "$value"}, "$literal": "$$NOW"}},
-    {"key": "version", "value": {"a": 1}, "enhance": {"migrations": [1, 2]}},
-    {"key": "expiry", "value": {"a": 1}, "enhance": {"millisecondsToLive": 60_000}},
-    {
-        "key": "both",
-        "value": {"a": {"__d": 1}},
-        "enhance": {"migrations": [1, 2], "millisecondsToLive": 60_000},
-    },
 ]
 
 
-def run_node(script, url, entries):
-    done = subprocess.run(
-        ["node", script, "mongodb", "-"],
-        input=json.dumps({"cases": entries}),
-        env={**os.environ, "MONGODB_URL": url, "MONGODB_DATABASE": urlsplit(url).path[1:]},
-        cwd=GOLDEN,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+async def run(script, url, cases):
+    database = urlsplit(url).path[1:]
+    await run_node(script, "mongodb", cases, MONGODB_URL=url, MONGODB_DATABASE=database)
 
 
 @with_node
 async def test_what_grammy_writes_now_is_read_here(storage, database):
-    run_node("write.mjs", database, FOR_BOTH)
+    await run("write.mjs", database, FOR_BOTH)
     records = await storage.get([entry["key"] for entry in FOR_BOTH])
     for entry, record in zip(FOR_BOTH, records, strict=True):
         assert data_of(record.value) == entry["value"]
@@ -178,17 +154,9 @@ async def test_what_grammy_writes_now_is_read_here(storage, database):
 async def test_what_is_written_here_grammy_reads_now_and_types_the_same(
     storage, collection, database
 ):
-    for entry in FOR_BOTH:
-        options = entry.get("enhance", {})
-        value = entry["value"]
-        if "migrations" in options:
-            value = {"v": max(options["migrations"]), "__d": value}
-        encoded = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-        ttl = options.get("millisecondsToLive", 0) / 1000 or None
-        await storage.put([Put(entry["key"], encoded, ANY, ttl)])
-    run_node("verify.mjs", database, FOR_BOTH)
-    lasting = [entry for entry in FOR_BOTH if "millisecondsToLive" not in entry.get("enhance", {})]
+    await storage.put([put_of(case) for case in FOR_BOTH])
+    await run("verify.mjs", database, FOR_BOTH)
     mine = await raw(collection)
-    run_node("write.mjs", database, lasting)
+    await run("write.mjs", database, lasting(FOR_BOTH))
     assert await raw(collection) == mine
     assert await collection.count_documents({}) == len(FOR_BOTH)  # it found the documents made here

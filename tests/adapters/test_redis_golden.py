@@ -1,12 +1,9 @@
 """What grammY's and GramIO's Redis storages wrote is read here, and what is written here, there."""
 
-import asyncio
 import json
-import os
-import shutil
-from pathlib import Path
 
 import pytest
+from grammy import recorded, run_node, with_node
 from redis.asyncio import Redis
 from servers.redis import redis_server, redis_url
 
@@ -16,10 +13,9 @@ from gramkeep.storages.redis import RedisStorage
 
 __all__ = ["redis_server", "redis_url"]
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-GRAMMY = json.loads((GOLDEN / "grammy/redis.json").read_text("utf-8"))
-GRAMIO = json.loads((GOLDEN / "gramio/redis.json").read_text("utf-8"))
-CASES = json.loads((GOLDEN / "cases.json").read_text("utf-8"))["cases"]
+GRAMMY = recorded("grammy/redis.json")
+GRAMIO = recorded("gramio/redis.json")
+CASES = recorded("cases.json")["cases"]
 
 PLAIN = [entry for entry in GRAMMY["entries"] if "enhance" not in entry]
 # What JSON can hold, and no text can: half a character. It is refused, with its path.
@@ -90,29 +86,6 @@ async def test_sessions_of_a_bot_in_typescript_are_gone_on_with(storage, redis):
     assert await redis.get("42") == b'{"count":10}'
 
 
-@pytest.fixture(scope="session")
-def node():
-    """How to run the original packages; they are there after `npm install` in tests/golden."""
-    program = shutil.which("node")
-    if program is None or not (GOLDEN / "node_modules/@grammyjs/storage-redis").is_dir():
-        pytest.skip("needs Node, and `npm install --no-package-lock` in tests/golden")
-    return program
-
-
-async def run(node, redis_url, script, cases):
-    process = await asyncio.create_subprocess_exec(
-        *(node, script, "redis", "-"),
-        cwd=GOLDEN,
-        env={**os.environ, "REDIS_URL": redis_url},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate(json.dumps({"cases": cases}).encode())
-    assert process.returncode == 0, (output + errors).decode()
-    return output
-
-
 def enhanced(storage, options):
     def step(number):
         return lambda old: {**old, "path": [*old.get("path", []), number]}
@@ -140,18 +113,22 @@ LIVE = [
 ]
 
 
-async def test_grammy_writes_and_it_is_read_here(storage, node, redis_url):
-    await run(node, redis_url, "write.mjs", LIVE)
+@with_node
+async def test_grammy_writes_and_it_is_read_here(storage, redis_url):
+    await run_node("write.mjs", "redis", LIVE, REDIS_URL=redis_url)
     for case in LIVE:
         reader = enhanced(storage, case["enhance"]) if "enhance" in case else storage
         assert await reader.read(case["key"]) == case["value"], case["key"]
     assert {key async for key in storage.read_all_keys()} == {case["key"] for case in LIVE}
 
 
-async def test_it_is_written_here_and_grammy_reads_it(storage, node, redis_url):
+@with_node
+async def test_it_is_written_here_and_grammy_reads_it(storage, redis_url):
     for case in LIVE:
         writer = enhanced(storage, case["enhance"]) if "enhance" in case else storage
         await writer.write(case["key"], case["value"])
     missing = {"key": "missing", "missing": True}
-    output = json.loads(await run(node, redis_url, "verify.mjs", [*LIVE, missing]))
+    output = json.loads(
+        await run_node("verify.mjs", "redis", [*LIVE, missing], REDIS_URL=redis_url)
+    )
     assert (output["matched"], output["mismatches"]) == (len(LIVE) + 1, [])

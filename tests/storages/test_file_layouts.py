@@ -2,15 +2,12 @@
 
 import asyncio
 import json
-import os
 import re
-import shutil
 import string
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from grammy import CASES, lasting, put_of, recorded, run_node, with_node
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,8 +17,7 @@ from gramkeep.storages.file import FileStorage
 from gramkeep.storages.file.layout import HEADER, GramkeepLayout, GrammyLayout, Stored
 from gramkeep.testing.conformance.keys import STRANGE_KEYS
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-RECORDED = json.loads((GOLDEN / "grammy" / "file.json").read_text("utf-8"))
+RECORDED = recorded("grammy/file.json")
 ENTRIES = RECORDED["entries"]
 TRAVERSALS = ["../../x", "..", ".", "u/7", "/u/7", "a/../b", "a/..", "x..", "/", "", "\0", "a\0b"]
 
@@ -321,41 +317,20 @@ async def test_a_broken_file_is_an_error_and_not_a_new_session(storage, tmp_path
 
 # Live, against the original.
 
-with_node = pytest.mark.skipif(
-    not shutil.which("node"), reason="needs Node.js, for which make test installs grammY"
-)
 FOR_BOTH = [
-    *({"key": key, "value": {"count": 1}} for key in ("42", "-100123:7", "user:42", "ключ", "a😀")),
+    *CASES,
     {"key": "number", "value": 1.5},
-    {"key": "list", "value": [1, "two", None, {"three": []}]},
     {"key": "text", "value": {"text": "\u2028\x7f\t\"'\\/ 🍏", "": {}}},
-    {"key": "version", "value": {"a": 1}, "enhance": {"migrations": [1, 2]}},
-    {"key": "expiry", "value": {"a": 1}, "enhance": {"millisecondsToLive": 60_000}},
-    {
-        "key": "both",
-        "value": {"a": {"__d": 1}},
-        "enhance": {"migrations": [1, 2], "millisecondsToLive": 60_000},
-    },
 ]
 
 
-def run_node(script, folder, entries):
-    done = subprocess.run(
-        ["node", script, "file", "-"],
-        input=json.dumps({"cases": entries}),
-        env={**os.environ, "FILE_DIR": str(folder)},
-        cwd=GOLDEN,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+async def run(script, folder, cases):
+    await run_node(script, "file", cases, FILE_DIR=str(folder))
 
 
 @with_node
 async def test_what_grammy_writes_now_is_read_here(storage, tmp_path):
-    run_node("write.mjs", tmp_path / "sessions", FOR_BOTH)
+    await run("write.mjs", tmp_path / "sessions", FOR_BOTH)
     for entry in FOR_BOTH:
         assert data_of(await value_of(storage, entry["key"])) == entry["value"]
     assert {key async for key in storage.scan()} == {entry["key"] for entry in FOR_BOTH}
@@ -363,17 +338,9 @@ async def test_what_grammy_writes_now_is_read_here(storage, tmp_path):
 
 @with_node
 async def test_what_is_written_here_grammy_reads_now(storage, tmp_path):
-    for entry in FOR_BOTH:
-        options = entry.get("enhance", {})
-        value = entry["value"]
-        if "migrations" in options:
-            value = {"v": max(options["migrations"]), "__d": value}
-        encoded = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-        ttl = options.get("millisecondsToLive", 0) / 1000 or None
-        await storage.put([Put(entry["key"], encoded, ANY, ttl)])
-    run_node("verify.mjs", tmp_path / "sessions", FOR_BOTH)
+    await storage.put([put_of(case) for case in FOR_BOTH])
+    await run("verify.mjs", tmp_path / "sessions", FOR_BOTH)
     mine = {path.relative_to(tmp_path): path for path in tmp_path.rglob("*.json")}
-    lasting = [entry for entry in FOR_BOTH if "millisecondsToLive" not in entry.get("enhance", {})]
-    run_node("write.mjs", tmp_path / "theirs" / "sessions", lasting)
+    await run("write.mjs", tmp_path / "theirs" / "sessions", lasting(FOR_BOTH))
     for path in (tmp_path / "theirs").rglob("*.json"):
         assert mine[path.relative_to(tmp_path / "theirs")].read_bytes() == path.read_bytes()
