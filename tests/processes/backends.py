@@ -14,6 +14,7 @@ from servers.mariadb import query
 from servers.mariadb import running_server as running_mariadb
 from servers.mongodb import running_server as running_mongodb
 from servers.postgres import running_pgbouncer, running_postgres
+from servers.process import running
 from servers.redis import RedisCluster, RedisServer, valkey_binary
 from servers.s3 import S3Server
 
@@ -64,22 +65,14 @@ def file() -> Iterator[Backend]:
 
 @contextmanager
 def redis() -> Iterator[Backend]:
-    server = RedisServer()
-    try:
-        server.start()
+    with running(RedisServer()) as server:
         yield Backend(server.url, server)
-    finally:
-        server.remove()
 
 
 @contextmanager
 def valkey() -> Iterator[Backend]:
-    server = RedisServer(binary=valkey_binary())
-    try:
-        server.start()
+    with running(RedisServer(binary=valkey_binary())) as server:
         yield Backend(server.url.replace("redis://", "valkey://"), server)
-    finally:
-        server.remove()
 
 
 @contextmanager
@@ -122,12 +115,8 @@ def mongodb() -> Iterator[Backend]:
 
 @contextmanager
 def s3() -> Iterator[Backend]:
-    server = S3Server()
-    try:
-        server.start()
+    with running(S3Server()) as server:
         yield Backend(server.url("hammer"), server)
-    finally:
-        server.remove()
 
 
 STARTERS: dict[str, Callable[[], AbstractContextManager[Backend]]] = {

@@ -10,13 +10,13 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import asyncmy
 
-from .process import ServerProcess, free_port, program, server_folder
+from .process import OwnServer, ServerProcess, free_port, program, running, server_folder
 
 USER = "mysql"  # MariaDB refuses to run as root
 URL_VARIABLE = "GRAMKEEP_TEST_MYSQL_URL"
@@ -32,10 +32,10 @@ SMALL = [
 ]
 
 
-class MariaDB:
+class MariaDB(OwnServer):
     """A MariaDB server on loopback, for root without a password.
 
-    ``options`` are added to the server's command line. `close` removes its data.
+    ``options`` are added to the server's command line. `remove` deletes its data.
     """
 
     def __init__(self, *options: str) -> None:
@@ -49,7 +49,7 @@ class MariaDB:
         if os.getuid() == 0:
             shutil.chown(temporary, USER)
         _install(data, temporary)
-        self._process = ServerProcess(
+        self.process = ServerProcess(
             [
                 program("mariadbd", "usr/sbin"),
                 "--no-defaults",
@@ -72,27 +72,6 @@ class MariaDB:
         secret = f":{quote(password, safe='')}" if password else ""
         return f"mysql://{user}{secret}@127.0.0.1:{self.port}/{quote(database, safe='')}"
 
-    def start(self) -> None:
-        """Start, or start again on the same data, and return when the server answers."""
-        self._process.start()
-
-    def stop(self) -> None:
-        self._process.stop()
-
-    def kill(self) -> None:
-        """End the server by SIGKILL, as a power cut would."""
-        self._process.kill()
-
-    def restart(self) -> None:
-        """Kill the server, and start it again on the same data."""
-        self.kill()
-        self.start()
-
-    def close(self) -> None:
-        """Kill the server and remove its data."""
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _greets(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
             return len(connection.recv(GREETING)) == GREETING
@@ -109,15 +88,9 @@ class GivenServer:
         return self._url._replace(path=f"/{database}").geturl()
 
 
-@contextmanager
-def running_server(*options: str) -> Iterator[MariaDB]:
+def running_server(*options: str) -> AbstractContextManager[MariaDB]:
     """Hold a server of one's own, which may be killed."""
-    server = MariaDB(*options)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
+    return running(MariaDB(*options))
 
 
 @contextmanager

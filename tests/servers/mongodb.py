@@ -5,27 +5,33 @@ databases of theirs; all but those that must stop the server.
 """
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pymongo import MongoClient
 
-from .process import ServerProcess, accepts_connections, free_port, server_folder
+from .process import (
+    OwnServer,
+    ServerProcess,
+    accepts_connections,
+    free_port,
+    running,
+    server_folder,
+)
 
 URL_VARIABLE = "GRAMKEEP_TEST_MONGODB_URL"
 
 
-class MongoDB:
+class MongoDB(OwnServer):
     """A server on loopback, a replica set of one. ``options`` go to its command line."""
 
     def __init__(self, *options: str) -> None:
         self.folder = server_folder("mongodb")
         self.port = free_port()
-        self._process = ServerProcess(
+        self.process = ServerProcess(
             [
                 sys.executable,
                 Path(__file__).with_name("secantusdb.py"),
@@ -41,38 +47,17 @@ class MongoDB:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self.process.pid
 
     def url(self, database: str = "", *, user: str = "") -> str:
         return f"mongodb://{user and user + '@'}127.0.0.1:{self.port}/{database}"
 
     def options(self, *options: str) -> None:
         """Add to the command line from the next start on."""
-        self._process.command += options
-
-    def start(self) -> None:
-        """Start, or start again on the same data, and return when the server answers."""
-        self._process.start()
-
-    def stop(self) -> None:
-        self._process.stop()
-
-    def kill(self) -> None:
-        """End the server by SIGKILL, as a power cut would."""
-        self._process.kill()
-
-    def restart(self) -> None:
-        """Kill the server, and start it again on the same data."""
-        self.kill()
-        self.start()
+        self.process.command += options
 
     def drop(self, database: str) -> None:
         _drop(self.url(), database)
-
-    def close(self) -> None:
-        """Kill the server and remove its data."""
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class GivenServer:
@@ -88,15 +73,9 @@ class GivenServer:
         _drop(self.url(), database)
 
 
-@contextmanager
-def running_server(*options: str) -> Iterator[MongoDB]:
+def running_server(*options: str) -> AbstractContextManager[MongoDB]:
     """Hold a server of one's own, which may be killed."""
-    server = MongoDB(*options)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
+    return running(MongoDB(*options))
 
 
 @contextmanager

@@ -1,16 +1,15 @@
 """PostgreSQL and PgBouncer: throwaway servers with all they keep in folders of their own."""
 
 import os
-import shutil
 import socket
 import struct
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from .process import ServerProcess, free_port, program, server_folder
+from .process import OwnServer, ServerProcess, free_port, program, running, server_folder
 
 USER = "postgres"  # neither server runs as root
 PROGRAMS = "usr/lib/postgresql/*/bin"  # where Debian has those that aren't for everybody
@@ -20,11 +19,11 @@ _PROTOCOL = 3 << 16
 _ANSWERED = b"R"  # the first byte of what a server sends that lets one in, or asks for a password
 
 
-class Postgres:
+class Postgres(OwnServer):
     """A PostgreSQL server on loopback that trusts everybody; ``settings`` go on its command line.
 
     It doesn't wait for the disk: what it answered survives the death of its processes, which is
-    all that happens to it here, but not a power cut. `close` removes its data.
+    all that happens to it here, but not a power cut. `remove` deletes its data.
     """
 
     def __init__(self, **settings: str) -> None:
@@ -42,7 +41,7 @@ class Postgres:
             **settings,
         }
         options = [part for name, value in chosen.items() for part in ("-c", f"{name}={value}")]
-        self._process = ServerProcess(
+        self.process = ServerProcess(
             [program("postgres", PROGRAMS), "-D", data, *options],
             self.folder,
             is_ready=lambda: _lets_in(self.port, "postgres"),
@@ -51,27 +50,6 @@ class Postgres:
 
     def url(self, database: str = "postgres", *, user: str = USER, password: str = "") -> str:
         return _url(self.port, database, user, password)
-
-    def start(self) -> None:
-        """Start, or start again on the same data, and return when the server answers."""
-        self._process.start()
-
-    def stop(self) -> None:
-        self._process.stop()
-
-    def kill(self) -> None:
-        """End the server and all its backends by SIGKILL."""
-        self._process.kill()
-
-    def restart(self) -> None:
-        """Kill the server, and start it again on the same data."""
-        self.kill()
-        self.start()
-
-    def close(self) -> None:
-        """Kill the server and remove its data."""
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class GivenPostgres:
@@ -86,7 +64,7 @@ class GivenPostgres:
         return self._url._replace(path=path).geturl()
 
 
-class PgBouncer:
+class PgBouncer(OwnServer):
     """A PgBouncer in transaction mode before a PostgreSQL server.
 
     All clients of a database share ``servers`` connections, each for one transaction at a time.
@@ -113,7 +91,7 @@ pool_mode = transaction
 default_pool_size = {servers}
 max_client_conn = 200
 """)
-        self._process = ServerProcess(
+        self.process = ServerProcess(
             [program("pgbouncer", "usr/sbin"), configuration],
             self.folder,
             is_ready=lambda: _lets_in(self.port, "pgbouncer"),
@@ -123,28 +101,10 @@ max_client_conn = 200
     def url(self, database: str = "postgres") -> str:
         return _url(self.port, database, USER, "")
 
-    def start(self) -> None:
-        self._process.start()
 
-    def restart(self) -> None:
-        self._process.kill()
-        self._process.start()
-
-    def close(self) -> None:
-        """Kill it and remove its folder; the server behind it is not touched."""
-        self._process.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@contextmanager
-def running_postgres(**settings: str) -> Iterator[Postgres]:
+def running_postgres(**settings: str) -> AbstractContextManager[Postgres]:
     """Hold a server of one's own, which may be killed."""
-    server = Postgres(**settings)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
+    return running(Postgres(**settings))
 
 
 @contextmanager
@@ -157,15 +117,11 @@ def shared_postgres() -> Iterator[Postgres | GivenPostgres]:
             yield server
 
 
-@contextmanager
-def running_pgbouncer(behind: Postgres | GivenPostgres, *, servers: int = 2) -> Iterator[PgBouncer]:
-    """Hold a PgBouncer before a server."""
-    pgbouncer = PgBouncer(behind, servers=servers)
-    try:
-        pgbouncer.start()
-        yield pgbouncer
-    finally:
-        pgbouncer.close()
+def running_pgbouncer(
+    behind: Postgres | GivenPostgres, *, servers: int = 2
+) -> AbstractContextManager[PgBouncer]:
+    """Hold a PgBouncer before a server, which is not touched in the end."""
+    return running(PgBouncer(behind, servers=servers))
 
 
 def _url(port: int, database: str, user: str, password: str) -> str:

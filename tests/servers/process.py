@@ -9,9 +9,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self, TypeVar
+
+S = TypeVar("S", bound="OwnServer")
 
 STARTS_WITHIN = 60.0  # seconds
 STOPS_WITHIN = 20.0
@@ -52,6 +55,11 @@ class ServerProcess:
     def pid(self) -> int:
         assert self._process is not None, "not started"
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped or killed since."""
+        return self._process is not None
 
     def start(self) -> None:
         """Start, or start again on the same data, and return when the server answers."""
@@ -110,6 +118,49 @@ class ServerProcess:
             return self._is_ready()
         except OSError:
             return False
+
+
+class OwnServer:
+    """A server of the tests' own, in a folder of its own: started, stopped and killed at will."""
+
+    folder: Path
+    port: int
+    process: ServerProcess
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.is_running
+
+    def start(self) -> Self:
+        """Start, or start again on the same data, and return when the server answers."""
+        self.process.start()
+        return self
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def kill(self) -> None:
+        """End the server and all its processes by SIGKILL, as a power cut would."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        """Kill the server, and start it again on the same data."""
+        self.kill()
+        self.start()
+
+    def remove(self) -> None:
+        """Kill the server and remove its data."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def running(server: S) -> Iterator[S]:
+    """Start a server, and remove it with its data in the end."""
+    try:
+        yield server.start()
+    finally:
+        server.remove()
 
 
 def free_port() -> int:

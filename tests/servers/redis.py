@@ -19,10 +19,12 @@ import trustme
 
 from servers.process import (
     PORTS,
+    OwnServer,
     ServerFailedToStart,
     ServerProcess,
     free_port,
     program,
+    running,
     server_folder,
 )
 
@@ -32,7 +34,7 @@ WITHIN = 30.0  # seconds that a cluster or a Sentinel may take to get to know th
 SENTINELS_WITHIN = 60.0
 
 
-class RedisServer:
+class RedisServer(OwnServer):
     """One server on loopback; ``stop``, ``kill`` and ``start`` leave its data and its port."""
 
     def __init__(
@@ -47,7 +49,6 @@ class RedisServer:
         self._tls = tls
         self.authority = None if tls is None else tls.authority
         self._login: tuple[str, ...] = ()
-        self.is_running = False
         listening = ["--port", str(self.port)]
         if tls is not None:
             listening = ["--port", "0", "--tls-port", str(self.port), *tls.server_options]
@@ -65,28 +66,6 @@ class RedisServer:
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> "RedisServer":
-        self.process.start()
-        self.is_running = True
-        return self
-
-    def stop(self) -> None:
-        self.is_running = False
-        self.process.stop()
-
-    def kill(self) -> None:
-        self.is_running = False
-        self.process.kill()
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
-    def remove(self) -> None:
-        """Kill the server and delete its data."""
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def log_in(self, user: str, password: str) -> None:
         """Let `ask` log in from now on."""
@@ -324,9 +303,8 @@ def valkey_binary() -> Path:
 @pytest.fixture(scope="session")
 def redis_server():
     """One plain Redis, for all tests of a worker."""
-    server = RedisServer()
-    yield server.start()
-    server.remove()
+    with running(RedisServer()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -339,9 +317,8 @@ def redis_url(request):
 
 @pytest.fixture(scope="session")
 def valkey_server():
-    server = RedisServer(binary=valkey_binary())
-    yield server.start()
-    server.remove()
+    with running(RedisServer(binary=valkey_binary())) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

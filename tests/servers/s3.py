@@ -8,7 +8,6 @@ that must stop the server.
 import json
 import os
 import secrets
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,7 +19,15 @@ import pytest
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from .process import ServerProcess, accepts_connections, free_port, program, server_folder
+from .process import (
+    OwnServer,
+    ServerProcess,
+    accepts_connections,
+    free_port,
+    program,
+    running,
+    server_folder,
+)
 
 ACCESS_KEY = "gramkeep"
 SECRET_KEY = "a secret for tests"
@@ -34,7 +41,7 @@ _PORTS = [
 ]
 
 
-class S3Server:
+class S3Server(OwnServer):
     """One SeaweedFS with its data in a folder of its own, on loopback.
 
     ``certificate`` and ``key``, paths of PEM files, make it speak TLS, on `tls_port` beside.
@@ -76,25 +83,13 @@ class S3Server:
         self.process = ServerProcess(command, self.folder, is_ready=self._is_ready)
         self.endpoint = f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        self.process.start()
-
     def stop(self) -> None:
         """Stop it at once: asked to end, SeaweedFS takes a quarter of a minute."""
         self.process.kill()
 
-    def kill(self) -> None:
-        self.process.kill()
-
-    def restart(self) -> None:
-        """Start again on the same data and port."""
-        self.stop()
-        self.start()
-
     def remove(self) -> None:
         """Stop the server and delete its data."""
-        self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        super().remove()
         # SeaweedFS makes sockets there whatever it is told, and leaves them.
         for port in self._ports.values():
             for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
@@ -135,12 +130,8 @@ class S3Server:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """One SeaweedFS, for all tests of a worker."""
-    server = S3Server()
-    try:
-        server.start()
+    with running(S3Server()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
