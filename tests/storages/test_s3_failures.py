@@ -361,7 +361,8 @@ if child == 0:
         print(error.reason, flush=True)
     os._exit(0)
 os.waitpid(child, 0)
-print(asyncio.run(storage.get(["42"])))
+print(asyncio.run(storage.get(["42"])), flush=True)
+os._exit(0)  # obstore's threads may abort a process that ends in the moment of an answer
 """
 
 
