@@ -228,6 +228,13 @@ async def test_a_long_handler_keeps_its_session(here, there):
     assert await ours.get("42") == Counter(2)
 
 
+async def test_a_lease_is_renewed_long_before_it_ends(here):
+    async with sessions_in(here, lease=0.9).open("42"):
+        here.calls.clear()
+        await asyncio.sleep(0.5)
+        assert here.calls == [("claim", "42")]  # in time for another, should this one fail
+
+
 async def test_a_mid_handler_save_keeps_the_session(here):
     async with sessions_in(here).open("42") as held:
         held.data.count = 1
