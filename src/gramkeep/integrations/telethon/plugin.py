@@ -1,0 +1,34 @@
+"""`session` and `lazy_session`: how they come to a client."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from telethon import TelegramClient
+
+from gramkeep.integrations.telethon.hook import Hook
+from gramkeep.middleware import SessionPlugin
+
+T = TypeVar("T")
+
+
+class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in grammY
+    """A kind of session for the handlers of a client; options as in `SessionOptions`."""
+
+    def setup(self, client: TelegramClient) -> None:
+        """Install these sessions, for handlers that the client has and for those it will have.
+
+        When the client disconnects they wait for the handlers that hold one, and close; a ready
+        `Sessions` is left open. Two kinds side by side need different ``key`` options;
+        `ConfigurationError` says so.
+        """
+        hook: Hook | None = vars(client).get("_gramkeep")
+        if hook is None:
+            hook = vars(client)["_gramkeep"] = Hook(client)
+        hook.add(self)
+
+
+class lazy_session(session[T]):  # noqa: N801
+    """As `session`, loaded by ``await session`` in the handler."""
+
+    lazy = True
