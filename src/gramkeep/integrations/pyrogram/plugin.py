@@ -1,0 +1,38 @@
+"""`session` and `lazy_session`: how they come to a client."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pyrogram import Client
+
+from gramkeep.errors import ConfigurationError
+from gramkeep.integrations.pyrogram.hook import Hook
+from gramkeep.middleware import SessionPlugin
+
+T = TypeVar("T")
+
+
+class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in grammY
+    """A kind of session for the handlers of a client; options as in `SessionOptions`."""
+
+    def setup(self, client: Client) -> None:
+        """Install these sessions; before the client is started, and before or after its handlers.
+
+        When the client stops they wait for those that hold one, and close; a ready `Sessions` is
+        left open. Two kinds side by side need different ``key`` options. `ConfigurationError`
+        tells of either, and of plain functions that name what is to be awaited.
+        """
+        if client.is_initialized:
+            text = "set sessions up before the client is started: it has begun to handle updates"
+            raise ConfigurationError(text)
+        hook: Hook | None = vars(client).get("_gramkeep")
+        if hook is None:
+            hook = vars(client)["_gramkeep"] = Hook(client)
+        hook.add(self)
+
+
+class lazy_session(session[T]):  # noqa: N801
+    """As `session`, loaded by ``await session`` in the handler."""
+
+    lazy = True
