@@ -40,6 +40,16 @@ class Context(SessionFlavor[Counter], CallbackContext[ExtBot[None], Data, Data, 
     """Tells type checkers what handlers find under context.session."""
 
 
+builder = (
+    Application.builder()
+    .token(os.environ["BOT_TOKEN"])
+    .base_url(f"{API_URL}/bot")
+    .context_types(ContextTypes(context=Context))
+    .concurrent_updates(True)
+)
+session(initial=Counter, storage=os.environ.get("STORAGE", "sqlite:///bot.db")).setup(builder)
+
+
 async def reset(update: Update, context: Context) -> None:
     await context.session_handle.clear()
     if update.message:
@@ -48,7 +58,7 @@ async def reset(update: Update, context: Context) -> None:
 
 async def count(update: Update, context: Context) -> None:
     context.session.count += 1
-    # Saved now, before the answer, so that nobody is told a number that could still be lost.
+    # Saved before it is sent, so that nobody is told a number that could still be lost.
     await context.session_handle.save()
     if update.message:
         await update.message.reply_text(f"Message number {context.session.count} in this chat.")
@@ -56,14 +66,6 @@ async def count(update: Update, context: Context) -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.WARNING)
-    builder = (
-        Application.builder()
-        .token(os.environ["BOT_TOKEN"])
-        .base_url(f"{API_URL}/bot")
-        .context_types(ContextTypes(context=Context))
-        .concurrent_updates(True)
-    )
-    session(initial=Counter, storage=os.environ.get("STORAGE", "sqlite:///bot.db")).setup(builder)
     application = builder.build()
     application.add_handler(CommandHandler("reset", reset))
     application.add_handler(MessageHandler(filters.UpdateType.MESSAGE, count))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from telebot import asyncio_helper
 from telebot.async_telebot import AsyncTeleBot
 from telebot.types import Message
+from telebot.util import content_type_media
 
 from gramkeep import Session
 from gramkeep.integrations.telebot import session
@@ -38,7 +39,7 @@ async def reset(message: Message, session_handle: Session[Counter]) -> None:
     await bot.send_message(message.chat.id, "Forgotten. I start again from nothing.")
 
 
-@bot.message_handler()
+@bot.message_handler(content_types=content_type_media)
 async def count(message: Message, session: Counter, session_handle: Session[Counter]) -> None:
     session.count += 1
     # Saved before it is sent, so that nobody is told a number that could still be lost.
@@ -49,6 +50,7 @@ async def count(message: Message, session: Counter, session_handle: Session[Coun
 async def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     polling = asyncio.create_task(bot.infinity_polling())
+    # telebot itself listens to Ctrl+C alone; services are stopped by SIGTERM.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, polling.cancel)
     await polling
 

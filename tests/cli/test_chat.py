@@ -6,12 +6,13 @@ import os
 import pytest
 
 from gramkeep.cli.chat import ChatApp, SessionCard
+from gramkeep.cli.frameworks import FRAMEWORKS
 from gramkeep.cli.scene import open_scene
 
 
 @pytest.fixture
-async def scene():
-    async with open_scene() as scene:
+async def scene(request):
+    async with open_scene(getattr(request, "param", "aiogram")) as scene:
         yield scene
 
 
@@ -40,10 +41,12 @@ async def write(pilot, text):
     await pilot.press(*text, "enter")
 
 
+@pytest.mark.parametrize("scene", FRAMEWORKS, indirect=True)
 async def test_a_talk_goes_on_after_the_bot_was_killed_and_started_again(scene):
     app = ChatApp(scene)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(lambda: "running" in state(app), "the bot runs")
+        assert scene.bot.framework in state(app)
         await write(pilot, "hello")
         await until(lambda: stored(app) == ['{"count":1}', None, None], "Ada's session is shown")
         assert app.screen.query(SessionCard).first().has_class("changed", "current")

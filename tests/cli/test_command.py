@@ -34,7 +34,8 @@ def test_help_names_the_commands():
 def test_help_of_the_demo_tells_what_it_does_and_fits_a_terminal():
     done = run("demo", "--help")
     assert done.returncode == 0
-    assert {"--chat", "--story"} <= set(done.stdout.split())
+    assert {"--chat", "--story", "--framework"} <= set(done.stdout.split())
+    assert "aiogram, ptb, telebot" in done.stdout
     assert max(map(len, done.stdout.splitlines())) < 80
 
 
@@ -56,17 +57,47 @@ def test_chat_and_story_exclude_each_other():
     assert run("demo", "--chat", "--story").returncode == 2
 
 
-@pytest.mark.parametrize("missing", ["aiogram", "aiohttp", "textual"])
-def test_a_missing_extra_is_told_in_one_line(missing):
-    block = f"sys.modules[{missing!r}] = None; from gramkeep.cli import main; sys.exit(main())"
-    done = run("demo", code=block)
+def test_an_unknown_framework_is_refused_with_those_that_there_are():
+    done = run("demo", "--framework", "grammy")
+    assert done.returncode == 2
+    for name in ("grammy", "aiogram", "ptb", "telebot"):
+        assert name in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("framework", "missing", "told"),
+    [
+        ("aiogram", ["aiogram"], 'aiogram: pip install "gramkeep[demo]"'),
+        ("aiogram", ["aiohttp"], 'aiohttp: pip install "gramkeep[demo]"'),
+        ("ptb", ["textual"], 'textual: pip install "gramkeep[demo]"'),
+        ("ptb", ["telegram"], 'python-telegram-bot: pip install "gramkeep[ptb]"'),
+        ("telebot", ["telebot"], 'pyTelegramBotAPI: pip install "gramkeep[telebot]"'),
+        (
+            "telebot",
+            ["telebot", "textual"],
+            'pyTelegramBotAPI and textual: pip install "gramkeep[demo,telebot]"',
+        ),
+    ],
+)
+def test_what_is_missing_is_told_in_one_line_with_the_extra_that_brings_it(
+    framework, missing, told
+):
+    hidden = dict.fromkeys(missing)
+    block = f"sys.modules.update({hidden}); from gramkeep.cli import main; sys.exit(main())"
+    done = run("demo", "--framework", framework, code=block)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == f'gramkeep demo needs {missing}: pip install "gramkeep[demo]"\n'
+    assert done.stderr == f"gramkeep demo needs {told}\n"
+
+
+@pytest.mark.parametrize("other", ["aiogram", "telebot"])
+def test_a_framework_that_was_not_asked_for_may_be_missing(other):
+    block = f"sys.modules[{other!r}] = None; from gramkeep.cli import main; sys.exit(main())"
+    done = run("demo", "--framework", "ptb", "--chat", code=block)
+    assert "needs a terminal" in done.stderr
 
 
 def test_the_command_itself_imports_nothing_of_the_extra():
-    code = (
-        "import gramkeep.cli; print({'aiogram', 'aiohttp', 'rich', 'textual'} & set(sys.modules))"
-    )
+    extra = {"aiogram", "telebot", "telegram", "aiohttp", "rich", "textual"}
+    code = f"import gramkeep.cli; print({extra} & set(sys.modules))"
     assert run(code=code).stdout.strip() == "set()"

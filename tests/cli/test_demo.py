@@ -15,6 +15,7 @@ import time
 import pytest
 from rich.console import Console
 
+from gramkeep.cli.frameworks import FRAMEWORKS
 from gramkeep.cli.scene import open_scene
 from gramkeep.cli.story import tell_story
 from gramkeep.storage import ANY, Put
@@ -36,9 +37,9 @@ def begin():
     """Begin the demo with its output in a pipe."""
     begun = []
 
-    def begin():
+    def begin(framework="aiogram"):
         process = subprocess.Popen(
-            COMMAND,
+            [*COMMAND, "--framework", framework],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -69,12 +70,14 @@ def read_until(process, pattern):
     pytest.fail(f"the output ended without {pattern!r}")
 
 
-def test_the_story_ends_well_and_leaves_nothing_behind(begin, folder):
-    demo = begin()
+@pytest.mark.parametrize(("framework", "package"), FRAMEWORKS.items())
+def test_the_story_ends_well_and_leaves_nothing_behind(begin, folder, framework, package):
+    demo = begin(framework)
     output, errors = demo.communicate(timeout=100)
     assert demo.returncode == 0, output
     assert errors == ""
     assert "\x1b" not in output
+    assert f"A bot written with {package.name}," in output
     lines = [" ".join(line.split()) for line in output.splitlines()]
     for line in [
         "bot to Ada Message number 2 in this chat.",
@@ -113,7 +116,7 @@ def test_a_bot_that_cannot_start_is_told_with_what_it_wrote(begin, folder, broke
 
 async def test_a_story_that_goes_otherwise_is_told_with_what_was_expected():
     output = io.StringIO()
-    async with open_scene() as scene:
+    async with open_scene("aiogram") as scene:
         ada = str(scene.chats[0].id)
         await scene.storage.put([Put(ada, b'{"count":41}', ANY)])
         code = await tell_story(scene, Console(file=output))

@@ -22,7 +22,8 @@ ABOVE = """\
 
 What every integration is tested for, in the same words. A tick stands for a test that passed: a \
 real bot of that framework was built, updates came to it, and the sessions were looked at \
-afterwards. Bots of the Bot API poll a [local server](../testing.md) over HTTP.
+afterwards. Bots of the Bot API poll a [local server](../testing.md) over HTTP. \
+Bots of MTProto frameworks are given raw updates, as their clients would get them.
 
 This page is written by `make scenarios`, and a test fails when it is out of date.
 """

@@ -6,8 +6,9 @@ import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from signal import SIGINT
+
+from gramkeep.cli.frameworks import FRAMEWORKS, STAGE
 
 __all__ = ["main"]
 
@@ -37,6 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mode = demo.add_mutually_exclusive_group()
     mode.add_argument("--chat", action="store_true", help="chat; needs a terminal")
     mode.add_argument("--story", action="store_true", help="play the story, on a terminal too")
+    demo.add_argument(
+        "--framework",
+        choices=FRAMEWORKS,
+        default="aiogram",
+        help="what the bot is written with: %(choices)s; %(default)s if not given",
+        metavar="NAME",
+    )
     demo.set_defaults(run=_demo)
     chosen = parser.parse_args(arguments)
     try:
@@ -47,15 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _demo(chosen: Namespace) -> int:
-    missing = [name for name in ("aiogram", "aiohttp", "textual") if find_spec(name) is None]
+    missing = [each for each in (FRAMEWORKS[chosen.framework], *STAGE) if each.is_missing]
     if missing:
-        return _refuse(f'demo needs {" and ".join(missing)}: pip install "gramkeep[demo]"')
+        names = " and ".join(package.name for package in missing)
+        extras = ",".join(sorted({package.extra for package in missing}))
+        return _refuse(f'demo needs {names}: pip install "gramkeep[{extras}]"')
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if chosen.chat and not on_terminal:
         return _refuse("demo --chat needs a terminal; without one, gramkeep demo plays a story")
     from gramkeep.cli import demo  # noqa: PLC0415 - needs the extra
 
-    return demo.chat() if on_terminal and not chosen.story else demo.story()
+    play = demo.chat if on_terminal and not chosen.story else demo.story
+    return play(chosen.framework)
 
 
 def _refuse(why: str) -> int:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from gramkeep.cli.frameworks import FRAMEWORKS
+
 GRACE: Final = 3.0  # seconds a bot has to end by itself when asked to
 
 
@@ -18,11 +20,13 @@ class BotDied(Exception):
 
 
 class BotProcess:
-    """Runs ``examples/aiogram_counter.py``; its sessions and its log are files in ``folder``."""
+    """Runs ``examples/<framework>_counter.py``; its sessions and its log are in ``folder``."""
 
-    def __init__(self, *, token: str, api_url: str, folder: Path) -> None:
+    def __init__(self, framework: str, *, token: str, api_url: str, folder: Path) -> None:
+        self.framework = FRAMEWORKS[framework].name
         self.database = folder / "bot.db"
         self.is_killed = False
+        self._script = _script(f"{framework}_counter.py")
         self._log_file = folder / "bot.log"
         self._environment = os.environ | {
             "BOT_TOKEN": token,
@@ -59,7 +63,7 @@ class BotProcess:
             # A session of its own: a Ctrl-C in the terminal is for the demo, which then stops it.
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                str(_script()),
+                str(self._script),
                 env=self._environment,
                 stdin=DEVNULL,
                 stdout=log,
@@ -95,9 +99,9 @@ class BotProcess:
             await self.kill()
 
 
-def _script() -> Path:
+def _script(name: str) -> Path:
     """Find the bot: put into the package when it was built, in a checkout among the examples."""
-    packaged = Path(__file__).with_name("bots") / "aiogram_counter.py"
+    packaged = Path(__file__).with_name("bots") / name
     if packaged.exists():
         return packaged
-    return Path(__file__).parents[3] / "examples" / packaged.name
+    return Path(__file__).parents[3] / "examples" / name

@@ -185,7 +185,9 @@ class ChatScreen(Screen[None]):
                 self._known_dead = bot.pid
                 self.query_one(Log).add_class("open")
         word, style, remark = state
-        line = Text.assemble((f"● bot {word}", style), f"  process {bot.pid or '-'}  {remark}")
+        line = Text.assemble(
+            (f"● bot {word}", style), f"  {bot.framework}, process {bot.pid or '-'}  {remark}"
+        )
         self.query_one("#state", Static).update(line)
         log = bot.log()
         self.query_one(Log).write(log[self._log_shown :])

@@ -13,14 +13,14 @@ from gramkeep.cli.scene import Scene, open_scene
 from gramkeep.cli.story import tell_story
 
 
-def story() -> int:
-    """Play the story; return the exit code."""
+def story(framework: str) -> int:
+    """Play the story with the bot of a framework; return the exit code."""
     console = Console(highlight=False)
-    return _play(lambda scene: tell_story(scene, console))
+    return _play(framework, lambda scene: tell_story(scene, console))
 
 
-def chat() -> int:
-    """Run the chat until the user leaves it; return the exit code."""
+def chat(framework: str) -> int:
+    """Run the chat with the bot of a framework until the user leaves it; return the exit code."""
     from gramkeep.cli.chat import ChatApp  # noqa: PLC0415 - the story goes without Textual
 
     async def run(scene: Scene) -> int:
@@ -28,17 +28,17 @@ def chat() -> int:
         await app.run_async()
         return app.return_code or 0
 
-    return _play(run)
+    return _play(framework, run)
 
 
-def _play(act: Callable[[Scene], Awaitable[int]]) -> int:
+def _play(framework: str, act: Callable[[Scene], Awaitable[int]]) -> int:
     async def play() -> int:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker
         for name in ("SIGTERM", "SIGHUP"):  # Ctrl-C cancels it anyway
             with suppress(AttributeError, NotImplementedError):  # on Windows
                 asyncio.get_running_loop().add_signal_handler(getattr(signal, name), task.cancel)
-        async with open_scene() as scene:
+        async with open_scene(framework) as scene:
             return await act(scene)
 
     try:

@@ -13,7 +13,7 @@ from gramkeep.cli.bot_process import BotProcess
 from gramkeep.storages.sqlite import SQLiteStorage
 from gramkeep.testing import Chat, TelegramServer, User
 
-START_TIMEOUT: Final = 60.0  # seconds; aiogram alone takes some to be imported
+START_TIMEOUT: Final = 60.0  # seconds; a framework alone takes some to be imported
 
 
 class Seat(NamedTuple):
@@ -76,11 +76,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def open_scene() -> AsyncIterator[Scene]:
-    """Set the scene, and at the end stop the bot and the server and remove the files."""
+async def open_scene(framework: str) -> AsyncIterator[Scene]:
+    """Set the scene with a framework's bot; at the end stop bot and server and remove the files."""
     with TemporaryDirectory(prefix="gramkeep-demo-") as folder:
         async with TelegramServer(bot_name="Bot") as server:
-            bot = BotProcess(token=server.token, api_url=server.url, folder=Path(folder))
+            bot = BotProcess(framework, token=server.token, api_url=server.url, folder=Path(folder))
             storage = SQLiteStorage(bot.database)
             try:
                 yield Scene(server, bot, storage)

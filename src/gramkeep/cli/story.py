@@ -47,8 +47,8 @@ class _Story:
 
     async def play(self) -> None:
         self._print(
-            "A bot written with aiogram, a Bot API server on this machine, and an SQLite file:\n"
-            f"{self._scene.bot.database}"
+            f"A bot written with {self._scene.bot.framework}, a Bot API server on this machine, "
+            f"and an SQLite file:\n{self._scene.bot.database}"
         )
         await self._start_bot()
 

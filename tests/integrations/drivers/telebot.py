@@ -4,9 +4,10 @@ import asyncio
 import logging
 import threading
 from abc import abstractmethod
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from telebot import ExceptionHandler, TeleBot, apihelper, asyncio_helper
 from telebot.async_telebot import AsyncTeleBot
@@ -19,6 +20,8 @@ from .handlers import BlockingTurn, Handler, Turn
 ONE_LIST = "handlers stand in one list, without routers or groups"
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Logging(ExceptionHandler):
@@ -86,9 +89,6 @@ class TeleBotDriver(_TelebotDriver):
     missing: ClassVar = {
         "handlers_in_nested_routers_or_groups_get_the_session": ONE_LIST,
         "a_cancelled_handler_changes_nothing": "threads can't be cancelled",
-        "handlers_and_jobs_share_a_session_and_lose_nothing": (
-            "not on another event loop: jobs use `run`"  # see test_telebot_threads.py
-        ),
     }
 
     def __init__(self, folder: Path) -> None:
@@ -99,6 +99,13 @@ class TeleBotDriver(_TelebotDriver):
         apihelper.API_URL = f"{self.telegram.url}/bot{{0}}/{{1}}"
         self._bot = TeleBot(self.telegram.token, exception_handler=Logging())
         self._bots.append(self._bot)
+
+    def set_up(self, kind: Any) -> None:
+        super().set_up(kind)
+        self._kind = kind
+
+    async def beside(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.to_thread(self._kind.run, work)
 
     def _function(self, handler: Handler) -> Any:
         def call(event: Any, **found: Any) -> None:
