@@ -1,0 +1,1 @@
+"""What an update costs, with gramkeep and with its peers; ``make bench`` runs it."""
