@@ -13,9 +13,9 @@ class TestMongoStorage(StorageConformance, LeaseConformance):
     many = 250
 
     @pytest.fixture
-    async def storage(self, database, small_pages):
+    async def storage(self, mongodb_database, small_pages):
         # The disk would take most of the time, and this server is slow for one.
-        self.url = f"{database}?journal=false&timeoutMS=20000"
+        self.url = f"{mongodb_database}?journal=false&timeoutMS=20000"
         storage = MongoStorage(self.url)
         yield storage
         await storage.aclose()
@@ -26,8 +26,8 @@ class TestMongoStorage(StorageConformance, LeaseConformance):
 
 class TestAClientOfTheUsers(ClientConformance):
     @pytest.fixture
-    async def client(self, database):
-        async with AsyncMongoClient(database) as client:
+    async def client(self, mongodb_database):
+        async with AsyncMongoClient(mongodb_database) as client:
             yield client
 
     def storage_over(self, client):
@@ -39,8 +39,8 @@ class TestAClientOfTheUsers(ClientConformance):
 
 class TestACollectionOfTheUsers(ClientConformance):
     @pytest.fixture
-    async def client(self, database):
-        async with AsyncMongoClient(database) as client:
+    async def client(self, mongodb_database):
+        async with AsyncMongoClient(mongodb_database) as client:
             yield client
 
     def storage_over(self, client):

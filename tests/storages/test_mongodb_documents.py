@@ -41,9 +41,9 @@ class Commands(CommandListener):
 
 
 @pytest.fixture
-async def client(database):
+async def client(mongodb_database):
     commands = Commands()
-    async with AsyncMongoClient(database, event_listeners=[commands]) as client:
+    async with AsyncMongoClient(mongodb_database, event_listeners=[commands]) as client:
         client.commands = commands
         yield client
 

@@ -24,9 +24,9 @@ class TestMongoStorageInGrammysLayout(StorageConformance, LeaseConformance):
     many = 250
 
     @pytest.fixture
-    async def storage(self, database, small_pages):
+    async def storage(self, mongodb_database, small_pages):
         # The disk would take most of the time, and this server is slow for one.
-        self.url = f"{database}?journal=false&timeoutMS=20000"
+        self.url = f"{mongodb_database}?journal=false&timeoutMS=20000"
         storage = AnyBytes(self.url, layout="grammy")
         yield storage
         await storage.aclose()
@@ -36,15 +36,15 @@ class TestMongoStorageInGrammysLayout(StorageConformance, LeaseConformance):
 
 
 @pytest.fixture
-async def storage(database):
-    storage = MongoStorage(database, collection="sessions", layout="grammy")
+async def storage(mongodb_database):
+    storage = MongoStorage(mongodb_database, collection="sessions", layout="grammy")
     yield storage
     await storage.aclose()
 
 
 @pytest.fixture
-async def collection(database):
-    async with AsyncMongoClient(database) as client:
+async def collection(mongodb_database):
+    async with AsyncMongoClient(mongodb_database) as client:
         yield client.get_default_database()["sessions"]
 
 
@@ -159,8 +159,10 @@ async def test_a_session_of_which_there_are_two_is_the_one_that_grammy_reads(sto
     assert (await collection.find_one({"key": "key"}))["value"] == 3
 
 
-async def test_writers_at_once_make_one_document(database, collection):
-    storages = [MongoStorage(database, collection="sessions", layout="grammy") for _ in range(3)]
+async def test_writers_at_once_make_one_document(mongodb_database, collection):
+    storages = [
+        MongoStorage(mongodb_database, collection="sessions", layout="grammy") for _ in range(3)
+    ]
     for _ in range(5):
         puts = [storage.put([Put("key", b"1", ANY)]) for storage in storages * 4]
         await asyncio.gather(*puts)
@@ -182,13 +184,13 @@ async def test_expired_sessions_are_pruned_and_no_others(storage, collection):
     assert sorted(left) == ["expiring", "lasting", "own"]
 
 
-async def test_what_dead_processes_left_is_swept_at_the_next_start(database, collection):
-    first = MongoStorage(database, collection="sessions", layout="grammy")
+async def test_what_dead_processes_left_is_swept_at_the_next_start(mongodb_database, collection):
+    first = MongoStorage(mongodb_database, collection="sessions", layout="grammy")
     await first.claim(["dead"], Lease("dead", 0.1))
     await first.claim(["living"], Lease("living", 60))
     await first.aclose()
     await asyncio.sleep(0.4)
-    second = MongoStorage(database, collection="sessions", layout="grammy")
+    second = MongoStorage(mongodb_database, collection="sessions", layout="grammy")
     assert await second.get(["dead"]) == [None]
     assert [document["key"] for document in await documents(collection)] == ["living"]
     await second.aclose()

@@ -106,8 +106,8 @@ def test_a_place_of_another_kind_is_refused(place):
         place.close()
 
 
-async def test_a_collection_can_not_be_named_twice(database):
-    async with AsyncMongoClient(database) as client:
+async def test_a_collection_can_not_be_named_twice(mongodb_database):
+    async with AsyncMongoClient(mongodb_database) as client:
         collection = client.get_default_database()["x"]
         for options in ({"database": "a"}, {"collection": "a"}):
             with pytest.raises(ConfigurationError, match="says its name"):
@@ -247,10 +247,10 @@ async def test_a_write_that_may_have_been_done_is_an_error_that_says_so(own_mong
     await storage.aclose()
 
 
-async def test_a_cancelled_call_ends_when_it_is_settled_and_keeps_its_connection(database):
-    storage = MongoStorage(database + "?maxPoolSize=1")
+async def test_a_cancelled_call_ends_when_it_is_settled_and_keeps_its_connection(mongodb_database):
+    storage = MongoStorage(mongodb_database + "?maxPoolSize=1")
     await storage.put([Put("key", b"1", ANY)])
-    port = int(database.rpartition("/")[0].rpartition(":")[2])
+    port = int(mongodb_database.rpartition("/")[0].rpartition(":")[2])
     before = connections_to(port)
     for round_ in range(30):
         calls = (
@@ -315,8 +315,8 @@ async def test_tls_checks_who_the_server_is(tmp_path):
 # Event loops and processes
 
 
-def test_a_new_event_loop_gets_a_client_of_its_own(database):
-    storage = MongoStorage(database)
+def test_a_new_event_loop_gets_a_client_of_its_own(mongodb_database):
+    storage = MongoStorage(mongodb_database)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # the first loop's client wasn't closed
         for count in (b"1", b"2"):
@@ -326,8 +326,8 @@ def test_a_new_event_loop_gets_a_client_of_its_own(database):
         gc.collect()
 
 
-async def test_a_forked_child_gets_a_client_of_its_own(database):
-    storage = MongoStorage(database)
+async def test_a_forked_child_gets_a_client_of_its_own(mongodb_database):
+    storage = MongoStorage(mongodb_database)
     await storage.put([Put("key", b"parent", ANY)])
     pid = os.fork()
     if pid == 0:

@@ -12,8 +12,8 @@ pytest_plugins = ["servers.mariadb_fixtures"]
 
 class TestMySQLStorage(StorageConformance, LeaseConformance):
     @pytest.fixture
-    async def storage(self, database):
-        self.url = database
+    async def storage(self, mariadb_database):
+        self.url = mariadb_database
         storage = MySQLStorage(self.url)
         yield storage
         await storage.aclose()
@@ -24,8 +24,10 @@ class TestMySQLStorage(StorageConformance, LeaseConformance):
 
 class TestAPoolOfTheUsers(ClientConformance):
     @pytest.fixture
-    async def client(self, database):
-        pool = await asyncmy.create_pool(**connect_arguments(database), minsize=0, maxsize=3)
+    async def client(self, mariadb_database):
+        pool = await asyncmy.create_pool(
+            **connect_arguments(mariadb_database), minsize=0, maxsize=3
+        )
         yield pool
         pool.close()
         await pool.wait_closed()

@@ -70,16 +70,19 @@ def test_options_in_a_url_are_not_overlooked_where_keywords_tell_them():
 
 
 @pytest.mark.parametrize("table", ["x" * 57, "a `quoted` \"name\" 'of' %s", "сессии", "select"])
-async def test_any_name_of_a_table_will_do(database, table):
-    storage = MySQLStorage(database, table=table)
+async def test_any_name_of_a_table_will_do(mariadb_database, table):
+    storage = MySQLStorage(mariadb_database, table=table)
     await storage.put([Put("key", b"1", ANY)])
     assert [record.value for record in await storage.claim(["key"], LEASE)] == [b"1"]
     assert [key async for key in storage.scan()] == ["key"]
     await storage.aclose()
 
 
-async def test_two_tables_of_a_database_share_nothing(database):
-    one, two = MySQLStorage(database, table="one"), MySQLStorage(database, table="two")
+async def test_two_tables_of_a_database_share_nothing(mariadb_database):
+    one, two = (
+        MySQLStorage(mariadb_database, table="one"),
+        MySQLStorage(mariadb_database, table="two"),
+    )
     await one.put([Put("key", b"1", ANY)])
     await one.claim(["key"], LEASE)
     assert await two.claim(["key"], Lease("two", 60)) == [None]
@@ -87,17 +90,17 @@ async def test_two_tables_of_a_database_share_nothing(database):
     await two.aclose()
 
 
-async def test_the_tables_can_be_made_by_somebody_who_may_more(database, mariadb):
-    made_by_root = MySQLStorage(database)
+async def test_the_tables_can_be_made_by_somebody_who_may_more(mariadb_database, mariadb):
+    made_by_root = MySQLStorage(mariadb_database)
     await query(
-        database,
+        mariadb_database,
         *made_by_root.ddl.split(";\n")[:2],
         "DROP USER IF EXISTS bot",
         "CREATE USER bot IDENTIFIED BY 'päss/wörd@:'",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON gramkeep_sessions TO bot",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON gramkeep_sessions_leases TO bot",
     )
-    name = connect_arguments(database)["database"]
+    name = connect_arguments(mariadb_database)["database"]
     url = f"mysql://bot:p%C3%A4ss%2Fw%C3%B6rd%40%3A@127.0.0.1:{mariadb.port}/{name}"
     for options in ({}, {"create": False}):
         storage = MySQLStorage(url, **options)
@@ -107,8 +110,8 @@ async def test_the_tables_can_be_made_by_somebody_who_may_more(database, mariadb
         await storage.aclose()
 
 
-async def test_tables_that_are_missing_are_named_with_the_way_to_make_them(database):
-    storage = MySQLStorage(database, create=False)
+async def test_tables_that_are_missing_are_named_with_the_way_to_make_them(mariadb_database):
+    storage = MySQLStorage(mariadb_database, create=False)
     with pytest.raises(StorageUnavailable, match=r"doesn't exist .*storage\.setup\(\)"):
         await storage.get(["key"])
     await storage.setup()
@@ -117,10 +120,10 @@ async def test_tables_that_are_missing_are_named_with_the_way_to_make_them(datab
     await storage.aclose()
 
 
-async def test_a_table_dropped_meanwhile_is_not_made_up_again(database):
-    storage = MySQLStorage(database)
+async def test_a_table_dropped_meanwhile_is_not_made_up_again(mariadb_database):
+    storage = MySQLStorage(mariadb_database)
     await storage.put([Put("key", b"1", ANY)])
-    await query(database, "DROP TABLE gramkeep_sessions")
+    await query(mariadb_database, "DROP TABLE gramkeep_sessions")
     with pytest.raises(StorageUnavailable, match="doesn't exist"):
         await storage.get(["key"])
     await storage.aclose()
@@ -134,8 +137,8 @@ async def test_a_wrong_password_is_an_error_that_does_not_tell_it(mariadb):
     await storage.aclose()
 
 
-async def test_a_pool_takes_the_name_of_a_database(database):
-    arguments = connect_arguments(database)
+async def test_a_pool_takes_the_name_of_a_database(mariadb_database):
+    arguments = connect_arguments(mariadb_database)
     name = arguments.pop("database")
     async with asyncmy.create_pool(**arguments, minsize=0) as pool:
         storage = MySQLStorage(pool, database=name)
@@ -192,9 +195,9 @@ async def test_a_server_that_wants_tls_is_not_spoken_to_without(tls_server):
     await storage.aclose()
 
 
-async def test_a_server_without_tls_is_not_spoken_to_where_tls_is_wanted(database):
+async def test_a_server_without_tls_is_not_spoken_to_where_tls_is_wanted(mariadb_database):
     context = ssl.create_default_context()
-    storage = MySQLStorage(database, tls=context)
+    storage = MySQLStorage(mariadb_database, tls=context)
     with pytest.raises(StorageUnavailable):
         await storage.get(["key"])
     await storage.aclose()

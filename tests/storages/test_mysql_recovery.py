@@ -24,8 +24,8 @@ OURS = (
 
 
 @pytest.fixture
-async def storage(database):
-    storage = MySQLStorage(database, command_timeout=3)
+async def storage(mariadb_database):
+    storage = MySQLStorage(mariadb_database, command_timeout=3)
     yield storage
     await storage.aclose()
 
@@ -168,7 +168,7 @@ async def test_a_server_that_is_silent_is_waited_for_no_longer_than_said():
 # Connections that break
 
 
-async def test_killed_connections_make_no_call_fail(storage, database):
+async def test_killed_connections_make_no_call_fail(storage, mariadb_database):
     await storage.put([Put("key", b"1", ANY)])
     for call in (
         lambda: storage.put([Put("key", b"2", ANY)]),
@@ -177,14 +177,14 @@ async def test_killed_connections_make_no_call_fail(storage, database):
         lambda: storage.put([Put("key", b"3", ANY), Put("other", b"1", ANY)], atomic=True),
     ):
         await use_all(storage, 4)
-        await kill_connections(database)
+        await kill_connections(mariadb_database)
         await asyncio.sleep(0.02)
         await call()
     assert await value_of(storage, "key") == b"3"
 
 
 async def test_a_connection_that_the_server_closed_for_idling_makes_no_call_fail(
-    storage, database, monkeypatch
+    storage, mariadb_database, monkeypatch
 ):
     await storage.setup()
     connection = await storage._calls.lent().acquire()
@@ -194,25 +194,27 @@ async def test_a_connection_that_the_server_closed_for_idling_makes_no_call_fail
     assert await storage.put([Put("key", b"1", ANY)]) == [True]
 
 
-async def test_a_connection_long_idle_is_asked_whether_it_lives(storage, database, monkeypatch):
+async def test_a_connection_long_idle_is_asked_whether_it_lives(
+    storage, mariadb_database, monkeypatch
+):
     monkeypatch.setattr(mysql_connections, "IDLE", 0)
     await use_all(storage, 2)
-    await kill_connections(database)
+    await kill_connections(mariadb_database)
     assert await storage.put([Put("key", b"1", ANY)]) == [True]
 
 
-async def test_a_put_that_may_have_been_carried_out_is_not_repeated(storage, database):
+async def test_a_put_that_may_have_been_carried_out_is_not_repeated(storage, mariadb_database):
     await storage.put([Put("key", b"1", ANY)])
     (record,) = await storage.get(["key"])
-    blocker = await asyncmy.connect(**connect_arguments(database))
+    blocker = await asyncmy.connect(**connect_arguments(mariadb_database))
     async with blocker.cursor() as cursor:
         await cursor.execute("SELECT * FROM gramkeep_sessions FOR UPDATE")
         put = asyncio.create_task(storage.put([Put("key", b"2", record.token)]))
         claim = asyncio.create_task(storage.claim(["key"], ONE))
         await asyncio.sleep(0.1)
         assert not put.done()
-        for (id_,) in await query(database, OURS + f" AND id <> {blocker.thread_id()}"):
-            await query(database, f"KILL CONNECTION {id_}")
+        for (id_,) in await query(mariadb_database, OURS + f" AND id <> {blocker.thread_id()}"):
+            await query(mariadb_database, f"KILL CONNECTION {id_}")
         with pytest.raises(StorageUnavailable, match=r"is not known|killed"):
             await put
         assert (await claim)[0].value == b"1"
@@ -220,10 +222,10 @@ async def test_a_put_that_may_have_been_carried_out_is_not_repeated(storage, dat
     assert await value_of(storage, "key") == b"1"
 
 
-async def test_a_session_locked_by_somebody_else_is_an_error_in_time(database):
-    storage = MySQLStorage(database, command_timeout=2)
+async def test_a_session_locked_by_somebody_else_is_an_error_in_time(mariadb_database):
+    storage = MySQLStorage(mariadb_database, command_timeout=2)
     await storage.put([Put("key", b"1", ANY), Put("other", b"1", ANY)])
-    blocker = await asyncmy.connect(**connect_arguments(database))
+    blocker = await asyncmy.connect(**connect_arguments(mariadb_database))
     async with blocker.cursor() as cursor:
         await cursor.execute("SELECT * FROM gramkeep_sessions WHERE `key` = 'key' FOR UPDATE")
         with pytest.raises(StorageUnavailable, match="Lock wait timeout"):
@@ -236,9 +238,9 @@ async def test_a_session_locked_by_somebody_else_is_an_error_in_time(database):
     await storage.aclose()
 
 
-async def test_the_victim_of_a_deadlock_does_its_work_again(storage, database):
+async def test_the_victim_of_a_deadlock_does_its_work_again(storage, mariadb_database):
     await storage.put([Put("a", b"1", ANY), Put("b", b"1", ANY)])
-    blocker = await asyncmy.connect(**connect_arguments(database))
+    blocker = await asyncmy.connect(**connect_arguments(mariadb_database))
     async with blocker.cursor() as cursor:
         # with more to undo, so that the server chooses the storage's transaction as the victim
         await cursor.execute("CREATE TABLE much (n INT)")
@@ -258,11 +260,11 @@ async def test_the_victim_of_a_deadlock_does_its_work_again(storage, database):
 # Callers and connections
 
 
-async def test_connections_are_bounded_and_waiting_for_one_is_too(database):
-    storage = MySQLStorage(database, max_connections=3, command_timeout=0.5)
+async def test_connections_are_bounded_and_waiting_for_one_is_too(mariadb_database):
+    storage = MySQLStorage(mariadb_database, max_connections=3, command_timeout=0.5)
     await storage.put([Put("key", b"1", ANY)])
     await asyncio.gather(*(storage.put([Put(f"{n}", b"1", ANY)]) for n in range(200)))
-    assert await until_there_are(3, database) == 3
+    assert await until_there_are(3, mariadb_database) == 3
     held = [await storage._calls.lent().acquire() for _ in range(3)]
     begin = time.monotonic()
     with pytest.raises(StorageUnavailable, match=r"all 3 connections were busy for 0\.5 s"):
@@ -272,10 +274,12 @@ async def test_connections_are_bounded_and_waiting_for_one_is_too(database):
         await storage._calls.lent().release(connection, is_usable=True)
     assert await value_of(storage, "key") == b"1"
     await storage.aclose()
-    assert await until_there_are(0, database) == 0
+    assert await until_there_are(0, mariadb_database) == 0
 
 
-async def test_callers_who_give_up_leave_no_connection_and_no_answer_behind(storage, database):
+async def test_callers_who_give_up_leave_no_connection_and_no_answer_behind(
+    storage, mariadb_database
+):
     await storage.put([Put(f"{n}", b"%d" % n, ANY) for n in range(20)])
 
     async def give_up(number):
@@ -290,13 +294,17 @@ async def test_callers_who_give_up_leave_no_connection_and_no_answer_behind(stor
     for _ in range(10):
         calls = [work(number) for number in range(20) for work in (give_up, read)]
         await asyncio.gather(*calls)
-    assert await until_there_are(8, database) <= 8
+    assert await until_there_are(8, mariadb_database) <= 8
     await storage.aclose()
-    assert await until_there_are(0, database) == 0
+    assert await until_there_are(0, mariadb_database) == 0
 
 
-async def test_a_users_pool_gets_no_connection_back_that_somebody_left_in_the_middle(database):
-    async with asyncmy.create_pool(**connect_arguments(database), minsize=1, maxsize=2) as pool:
+async def test_a_users_pool_gets_no_connection_back_that_somebody_left_in_the_middle(
+    mariadb_database,
+):
+    async with asyncmy.create_pool(
+        **connect_arguments(mariadb_database), minsize=1, maxsize=2
+    ) as pool:
         storage = MySQLStorage(pool)
         await storage.put([Put(f"{n}", b"%d" % n, ANY) for n in range(20)])
         for number in range(40):
@@ -312,8 +320,8 @@ async def test_a_users_pool_gets_no_connection_back_that_somebody_left_in_the_mi
         await storage.aclose()
 
 
-async def test_a_closed_storage_says_so(database):
-    storage = MySQLStorage(database)
+async def test_a_closed_storage_says_so(mariadb_database):
+    storage = MySQLStorage(mariadb_database)
     await storage.put([Put("key", b"1", ANY)])
     await asyncio.gather(storage.aclose(), storage.aclose())
     for call in (
@@ -325,11 +333,11 @@ async def test_a_closed_storage_says_so(database):
     ):
         with pytest.raises(StorageUnavailable, match="it was closed"):
             await call
-    assert await until_there_are(0, database) == 0
+    assert await until_there_are(0, mariadb_database) == 0
 
 
-async def test_a_closed_pool_is_an_error_that_says_so(database):
-    async with asyncmy.create_pool(**connect_arguments(database)) as pool:
+async def test_a_closed_pool_is_an_error_that_says_so(mariadb_database):
+    async with asyncmy.create_pool(**connect_arguments(mariadb_database)) as pool:
         storage = MySQLStorage(pool)
         await storage.get(["key"])
     with pytest.raises(StorageUnavailable, match="Cannot acquire connection after closing pool"):

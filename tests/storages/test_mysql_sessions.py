@@ -46,8 +46,8 @@ SQL_MODES = [
 
 
 @pytest.fixture
-async def storage(database):
-    storage = MySQLStorage(database)
+async def storage(mariadb_database):
+    storage = MySQLStorage(mariadb_database)
     yield storage
     await storage.aclose()
 
@@ -91,7 +91,7 @@ async def counted_turns(url):
         await served.acquire()  # the one connection that a storage needs for one call at a time
 
 
-async def test_the_rows_are_what_the_documentation_says(storage, database):
+async def test_the_rows_are_what_the_documentation_says(storage, mariadb_database):
     before = time.time()
     puts = [
         Put("lasting", b"\0\xff", ANY),
@@ -100,7 +100,7 @@ async def test_the_rows_are_what_the_documentation_says(storage, database):
     ]
     assert await storage.put(puts) == [True] * 3
     rows = await query(
-        database,
+        mariadb_database,
         "SELECT `key`, value, expires_at, long_key FROM gramkeep_sessions ORDER BY `key`",
     )
     (key, value, expires_at, long_key), lasting, long = rows
@@ -112,18 +112,18 @@ async def test_the_rows_are_what_the_documentation_says(storage, database):
     assert long[1:] == (b"2", None, "é".encode() * 800)
 
 
-async def test_the_tables_are_those_of_the_ddl(storage, database):
+async def test_the_tables_are_those_of_the_ddl(storage, mariadb_database):
     await storage.setup()
-    made = await query(database, "SHOW CREATE TABLE gramkeep_sessions")
-    leases = await query(database, "SHOW CREATE TABLE gramkeep_sessions_leases")
-    await query(database, "DROP TABLE gramkeep_sessions, gramkeep_sessions_leases")
-    await query(database, *storage.ddl.split(";\n")[:2])
-    assert await query(database, "SHOW CREATE TABLE gramkeep_sessions") == made
-    assert await query(database, "SHOW CREATE TABLE gramkeep_sessions_leases") == leases
+    made = await query(mariadb_database, "SHOW CREATE TABLE gramkeep_sessions")
+    leases = await query(mariadb_database, "SHOW CREATE TABLE gramkeep_sessions_leases")
+    await query(mariadb_database, "DROP TABLE gramkeep_sessions, gramkeep_sessions_leases")
+    await query(mariadb_database, *storage.ddl.split(";\n")[:2])
+    assert await query(mariadb_database, "SHOW CREATE TABLE gramkeep_sessions") == made
+    assert await query(mariadb_database, "SHOW CREATE TABLE gramkeep_sessions_leases") == leases
 
 
-async def test_an_update_alone_costs_two_round_trips(database):
-    async with counted_turns(database) as (url, turns):
+async def test_an_update_alone_costs_two_round_trips(mariadb_database):
+    async with counted_turns(mariadb_database) as (url, turns):
         storage = MySQLStorage(url)
         await storage.put([Put("key", b"0", ANY)])
         for count, ttl in ((1, None), (2, 60)):
@@ -145,18 +145,18 @@ async def test_an_update_alone_costs_two_round_trips(database):
         await storage.aclose()
 
 
-async def test_nothing_is_left_of_leases_that_were_given_up(storage, database):
+async def test_nothing_is_left_of_leases_that_were_given_up(storage, mariadb_database):
     for change in (KEEP, b"1", DELETE):
         await storage.claim(["a", "b"], ONE)
         assert await storage.claim(["a"], TWO) == [BUSY]
         assert await storage.put([Put("a", KEEP, ANY)], TWO) == [False]
         await storage.put([Put("a", change, ANY), Put("b", change, "a token of nothing")], ONE)
         await storage.put([Put("c", change, ANY)], ONE)
-        assert await query(database, "SELECT * FROM gramkeep_sessions_leases") == []
+        assert await query(mariadb_database, "SELECT * FROM gramkeep_sessions_leases") == []
 
 
 async def test_leases_of_the_dead_are_swept_and_those_of_the_living_are_not(
-    storage, database, monkeypatch
+    storage, mariadb_database, monkeypatch
 ):
     await storage.claim([f"dead {n}" for n in range(20)], Lease("dead", 0.05))
     await storage.claim(["waited for", "held"], ONE)
@@ -165,44 +165,48 @@ async def test_leases_of_the_dead_are_swept_and_those_of_the_living_are_not(
     await asyncio.sleep(0.1)
     monkeypatch.setattr(mysql_storage, "SWEEP_EVERY", 0)
     await storage.put([Put("other", b"1", ANY)])
-    left = await query(database, "SELECT `key` FROM gramkeep_sessions_leases ORDER BY `key`")
+    left = await query(
+        mariadb_database, "SELECT `key` FROM gramkeep_sessions_leases ORDER BY `key`"
+    )
     assert left == [(b"held",), (b"waited for",)]
-    left = await query(database, "SELECT `key` FROM gramkeep_sessions ORDER BY `key`")
+    left = await query(mariadb_database, "SELECT `key` FROM gramkeep_sessions ORDER BY `key`")
     assert left == [(b"kept",), (b"other",)]
 
 
-async def test_prune_removes_no_more_than_asked_for(storage, database):
+async def test_prune_removes_no_more_than_asked_for(storage, mariadb_database):
     await storage.put([Put(f"{n}", b"1", ANY, 0.05) for n in range(700)])
     await storage.put([Put("kept", b"1", ANY, 60), Put("lasting", b"1", ANY)])
     await asyncio.sleep(0.1)
     assert await storage.prune(3) == 3
     assert await storage.prune(1000) == 697
     assert await storage.prune(1000) == 0
-    assert await query(database, "SELECT COUNT(*) FROM gramkeep_sessions") == [(2,)]
+    assert await query(mariadb_database, "SELECT COUNT(*) FROM gramkeep_sessions") == [(2,)]
 
 
-async def test_who_asks_again_soon_writes_nothing(storage, database):
+async def test_who_asks_again_soon_writes_nothing(storage, mariadb_database):
     await storage.claim(["key"], ONE)
     assert await storage.claim(["key"], TWO) == [BUSY]
     rows = "SELECT waiter, since, seen FROM gramkeep_sessions_leases"
-    noted = await query(database, rows)
+    noted = await query(mariadb_database, rows)
     for waited in (0.001, 0.002):
         assert await storage.claim(["key"], Lease("two", 60, {"key": waited})) == [BUSY]
-    assert await query(database, rows) == noted
+    assert await query(mariadb_database, rows) == noted
     await asyncio.sleep(0.11)
     assert await storage.claim(["key"], Lease("two", 60, {"key": 0.11})) == [BUSY]
-    ((waiter, _, seen),) = await query(database, rows)
+    ((waiter, _, seen),) = await query(mariadb_database, rows)
     assert waiter == noted[0][0]
     assert seen > noted[0][2]
 
 
 @pytest.mark.parametrize("charset", ["utf8mb4", "gbk", "sjis", "big5", "latin1"])
-async def test_nothing_that_users_send_can_leave_its_literal(database, charset):
-    async with over_a_pool(database, charset=charset, sql_mode="'NO_BACKSLASH_ESCAPES'") as (
+async def test_nothing_that_users_send_can_leave_its_literal(mariadb_database, charset):
+    async with over_a_pool(
+        mariadb_database, charset=charset, sql_mode="'NO_BACKSLASH_ESCAPES'"
+    ) as (
         pooled,
         _,
     ):
-        for storage in (pooled, MySQLStorage(database)):
+        for storage in (pooled, MySQLStorage(mariadb_database)):
             puts = [Put(key, key.encode("utf-8", "surrogatepass"), ANY) for key in TRICKS]
             puts += [Put(f"{value!r}", value, ANY) for value in TRICKY_BYTES]
             assert await storage.put(puts) == [True] * len(puts)
@@ -221,8 +225,13 @@ async def test_nothing_that_users_send_can_leave_its_literal(database, charset):
 
 
 @pytest.mark.parametrize("sql_mode", SQL_MODES)
-async def test_leases_are_right_whatever_the_sql_mode_of_the_users_connections(database, sql_mode):
-    async with over_a_pool(database, sql_mode=f"'{sql_mode}'", cursor_cls=DictCursor) as (one, _):
+async def test_leases_are_right_whatever_the_sql_mode_of_the_users_connections(
+    mariadb_database, sql_mode
+):
+    async with over_a_pool(mariadb_database, sql_mode=f"'{sql_mode}'", cursor_cls=DictCursor) as (
+        one,
+        _,
+    ):
         await one.put([Put("key", b"", ANY), Put("expired", b"1", ANY, 0.05)])
         (record,) = await one.claim(["key"], ONE)
         assert (record.value, record.expires_at) == (b"", None)
@@ -239,13 +248,13 @@ async def test_leases_are_right_whatever_the_sql_mode_of_the_users_connections(d
 
 @pytest.mark.parametrize("autocommit", [True, False])
 @pytest.mark.parametrize("isolation", ["REPEATABLE-READ", "SERIALIZABLE"])
-async def test_the_users_connections_are_left_as_they_were(database, autocommit, isolation):
+async def test_the_users_connections_are_left_as_they_were(mariadb_database, autocommit, isolation):
     state = (
         "SELECT @@SESSION.sql_mode, @@SESSION.autocommit, @@SESSION.tx_isolation, @@in_transaction,"
         "@@SESSION.time_zone, DATABASE(), @@character_set_connection"
     )
     async with over_a_pool(
-        database,
+        mariadb_database,
         maxsize=1,
         autocommit=autocommit,
         sql_mode="'ANSI,STRICT_ALL_TABLES'",
@@ -278,7 +287,7 @@ async def test_the_users_connections_are_left_as_they_were(database, autocommit,
         assert [key async for key in storage.scan()] == ["a"]
         assert await state_and_id() == before
         # and what was done is committed
-        assert await query(database, "SELECT value FROM gramkeep_sessions") == [(b"1",)]
+        assert await query(mariadb_database, "SELECT value FROM gramkeep_sessions") == [(b"1",)]
 
 
 async def test_equal_bytes_written_again_count_as_done(storage):
@@ -321,10 +330,10 @@ async def test_keys_of_any_length_are_told_apart(storage):
     assert [key async for key in storage.scan()] == keys[:1]
 
 
-async def test_a_lifetime_does_not_follow_the_time_zone_of_the_session(database):
+async def test_a_lifetime_does_not_follow_the_time_zone_of_the_session(mariadb_database):
     async with (
-        over_a_pool(database, init_command="SET time_zone = '-11:00'") as (west, _),
-        over_a_pool(database, init_command="SET time_zone = '+13:00'") as (east, _),
+        over_a_pool(mariadb_database, init_command="SET time_zone = '-11:00'") as (west, _),
+        over_a_pool(mariadb_database, init_command="SET time_zone = '+13:00'") as (east, _),
     ):
         await west.put([Put("key", b"1", ANY, 60)])
         await east.put([Put("other", b"1", ANY, 60)])
@@ -335,8 +344,10 @@ async def test_a_lifetime_does_not_follow_the_time_zone_of_the_session(database)
         assert await east.claim(["leased"], TWO) == [BUSY]
 
 
-async def test_a_session_larger_than_a_packet_is_refused_and_nothing_lost(storage, database):
-    ((largest,),) = await query(database, "SELECT @@max_allowed_packet")
+async def test_a_session_larger_than_a_packet_is_refused_and_nothing_lost(
+    storage, mariadb_database
+):
+    ((largest,),) = await query(mariadb_database, "SELECT @@max_allowed_packet")
     await storage.put([Put("key", b"old", ANY)])
     for atomic in (False, True):
         puts = [Put("beside", b"1", ANY), Put("key", bytes(largest // 2), ANY)]
@@ -347,8 +358,8 @@ async def test_a_session_larger_than_a_packet_is_refused_and_nothing_lost(storag
     assert (record.value, beside) == (b"old", None)
 
 
-async def test_sessions_that_fit_one_by_one_go_as_several_packets(storage, database):
-    ((largest,),) = await query(database, "SELECT @@max_allowed_packet")
+async def test_sessions_that_fit_one_by_one_go_as_several_packets(storage, mariadb_database):
+    ((largest,),) = await query(mariadb_database, "SELECT @@max_allowed_packet")
     value = bytes(largest // 5)
     for atomic in (False, True):
         puts = [Put(f"{n} {atomic}", value, ABSENT) for n in range(5)]

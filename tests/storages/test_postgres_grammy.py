@@ -12,6 +12,7 @@ import pytest
 from gramkeep import SessionDecodeError, SessionEncodeError, Sessions
 from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Lease, Put
 from gramkeep.storages.postgres import PostgresStorage
+from gramkeep.storages.postgres.grammy import GrammyLayout, put_each
 from gramkeep.testing.conformance import LeaseConformance, StorageConformance
 
 from .json_texts import JSONTexts
@@ -145,6 +146,19 @@ async def test_what_expired_is_made_anew_without_a_lease(storage, atomic):
     puts = [Put("a", b"2", ABSENT), Put("b", DELETE, ABSENT), Put("c", KEEP, ANY, 60)]
     assert await storage.put(puts, atomic=atomic) == [True] * 3
     assert [record and record.value for record in await storage.get("abc")] == [b"2", None, None]
+
+
+async def test_what_expired_and_was_removed_between_two_looks_is_made_anew():
+    done = [[], ["key"]]  # the first time, the expired row is in the way
+
+    async def carry_out(changes):
+        return done.pop(0)
+
+    async def read(keys):
+        return {}  # and now it is gone
+
+    puts = {"key": Put("key", b"1", ABSENT)}
+    assert await put_each(GrammyLayout("storage"), puts, None, read, carry_out) == [True]
 
 
 async def test_a_value_of_null_reads_as_json_null_and_is_compared_as_such(storage, connection):

@@ -315,6 +315,52 @@ async def test_leases_cost_no_wait_for_the_disk(storage, connection):
     assert kind == b"u"
 
 
+class Watched(asyncpg.Connection):
+    """Notes of every call whether its commit waits for the disk."""
+
+    modes = None
+
+    async def fetch(self, *arguments, **options):
+        async with self.transaction():
+            rows = await super().fetch(*arguments, **options)
+            await self._note()
+        return rows
+
+    async def fetchmany(self, *arguments, **options):
+        async with self.transaction():
+            rows = await super().fetchmany(*arguments, **options)
+            await self._note()
+        return rows
+
+    async def _note(self):
+        Watched.modes.append(await self.fetchval("SHOW synchronous_commit"))
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_only_what_changes_a_session_waits_for_the_disk(
+    postgres_database, monkeypatch, number
+):
+    """A claim would too: reading may tidy up a page of the sessions, which is logged."""
+    keys = [f"key {n}" for n in range(number)]
+
+    async def put(value, lease):
+        assert await storage.put([Put(key, value, ANY) for key in keys], lease) == [True] * number
+
+    async with asyncpg.create_pool(postgres_database, min_size=0, connection_class=Watched) as pool:
+        monkeypatch.setattr(Watched, "modes", [])
+        storage = PostgresStorage(pool)
+        async with unswept(storage):
+            Watched.modes.clear()
+            await storage.claim(keys, ONE)
+            assert await storage.claim(keys, TWO) == [BUSY] * number
+            await put(KEEP, ONE)
+            assert await storage.claim(keys, TWO) == [None] * number
+            assert set(Watched.modes) == {"off"}
+            Watched.modes.clear()
+            await put(b"2", TWO)
+            assert Watched.modes == ["on"]
+
+
 async def test_nothing_is_left_of_leases_that_were_given_up(storage, connection):
     keys = [f"key {n}" for n in range(50)]
     await storage.claim(keys, ONE)

@@ -13,7 +13,7 @@ import pytest
 from gramkeep import Sessions
 from gramkeep.errors import StorageUnavailable
 from gramkeep.storage import ANY, BUSY, KEEP, Lease, Put
-from gramkeep.storages.postgres import PostgresStorage
+from gramkeep.storages.postgres import PostgresStorage, connections
 from gramkeep.testing import TCPProxy
 
 pytest_plugins = ["servers.postgres_fixtures"]
@@ -255,6 +255,55 @@ async def test_cancelled_calls_leave_connections_that_work(named, postgres_datab
         await connections_fall_to(3, postgres_database, own_name)
         await storage.put([Put("key", KEEP, ANY)], ONE)
         assert await storage.claim(["key"], Lease("two", 60)) != [BUSY]
+
+
+async def test_calls_wait_for_a_connection_in_turn_where_there_are_few(
+    named, postgres_database, own_name
+):
+    async with aclosing(PostgresStorage(named, max_connections=2)) as storage:
+        pairs = [[Put(f"key {n}", b"1", ANY), Put(f"beside {n}", b"1", ANY)] for n in range(40)]
+        done = []
+
+        async def put(number):
+            assert await storage.put(pairs[number], atomic=True) == [True, True]
+            done.append(number)
+
+        await asyncio.gather(put(0), put(1))  # which makes both connections
+        calls = [asyncio.create_task(put(number)) for number in range(2, 40)]
+        await asyncio.sleep(0)
+        count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1"
+        assert 0 < await ask(postgres_database, count, own_name) <= 2
+        await asyncio.gather(*calls)
+        assert len(done) == 40
+        assert max(abs(place - number) for place, number in enumerate(done)) < 10
+        assert 0 < await ask(postgres_database, count, own_name) <= 2
+
+
+async def test_who_can_get_no_connection_is_told_after_the_timeout(postgres_database):
+    blocker = await asyncpg.connect(postgres_database)
+    storage = PostgresStorage(postgres_database, max_connections=1, connect_timeout=0.3)
+    async with aclosing(storage), blocker.transaction():
+        await storage.put([Put("key", b"1", ANY)])
+        await blocker.execute("SELECT * FROM gramkeep_sessions FOR UPDATE")
+        putting = asyncio.create_task(storage.put([Put("key", b"2", ANY)]))
+        await asyncio.sleep(0.05)
+        with pytest.raises(StorageUnavailable, match="in time"):
+            await storage.get(["key"])
+        await blocker.execute("ROLLBACK; BEGIN")
+        assert await putting == [True]
+        assert await value_of(storage, "key") == b"2"
+    await blocker.close()
+
+
+async def test_connections_that_nobody_needs_are_closed(
+    named, postgres_database, own_name, monkeypatch
+):
+    monkeypatch.setattr(connections, "IDLE", 0.1)
+    async with aclosing(PostgresStorage(named)) as storage:
+        for _ in range(2):
+            assert [answer for answer in await many(storage) if not isinstance(answer, list)] == []
+            await connections_fall_to(0, postgres_database, own_name)
+        assert await value_of(storage, "key 1") == b"1"
 
 
 async def test_a_call_cancelled_while_it_connects_harms_nobody(postgres_database):

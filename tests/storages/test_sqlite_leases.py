@@ -185,10 +185,36 @@ async def test_a_lease_is_given_up_after_the_commit_of_what_was_saved(storage, s
     changes = [
         index
         for index, (name, text) in enumerate(statements)
-        if name == "bot.db-leases" and not text.startswith("SELECT")
+        if name == "bot.db-leases" and not text.startswith(("SELECT", "PRAGMA"))
     ]
     assert changes
     assert all(index > commit for index in changes)
+
+
+async def test_a_lease_that_nobody_else_can_have_taken_is_not_looked_up(storage, statements):
+    for number in range(2):
+        await claim(storage)
+        statements.clear()
+        assert await put(storage, b"%d" % number)
+        looks = [name for name, text in statements if text.startswith("SELECT")]
+        assert ("bot.db-leases" in looks) is (number == 0), "the first time it isn't known"
+
+
+@pytest.mark.parametrize("how", ["it ran out", "the file was deleted", "over the same connection"])
+async def test_a_lease_that_another_one_has_by_now_is_seen(open_storage, leases_path, how):
+    first, second = open_storage(), open_storage()
+    await claim(first)
+    await put(first, b"1")  # from here on its leases are known
+    await claim(first, seconds=60 if how == "the file was deleted" else 0.01)
+    await asyncio.sleep(0.02)
+    if how == "the file was deleted":
+        for suffix in ("", "-wal", "-shm"):
+            leases_path.with_name(leases_path.name + suffix).unlink(missing_ok=True)
+    other = first if how == "over the same connection" else second
+    assert (await claim(other, owner="two")).value == b"1"
+    assert not await put(first, b"2", owner="one")
+    assert await value_of(first) == b"1"
+    assert await put(other, b"3", owner="two")
 
 
 async def test_asking_again_in_vain_only_reads(storage, leases_path, monkeypatch):

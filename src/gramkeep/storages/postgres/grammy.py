@@ -15,7 +15,8 @@ from gramkeep.errors import SessionEncodeError
 from gramkeep.storage import ABSENT, Put, Record
 from gramkeep.storages.grammy_text import packed, unpacked
 from gramkeep.storages.postgres.layout import Change, Layout, kind_of
-from gramkeep.storages.postgres.statements import GrammyForm, Kind, Statements
+from gramkeep.storages.postgres.puts import Kind
+from gramkeep.storages.postgres.statements import GrammyForm, Statements
 
 TRIES: Final = 5  # of a change whose row is changed by others again and again
 
@@ -145,11 +146,13 @@ async def put_each(
             break
         texts = await read(left)
         exact = {key: layout.exact_change(puts[key], texts.get(key), owner) for key in left}
-        # One that is right as it was has been refused because of a lease.
+        # One that is right as it was has been refused because of a lease; or, without one, because
+        # of a row that had expired and was removed meanwhile.
         changes = {
             key: change
             for key, change in exact.items()
-            if change.kind is not Kind.REFUSED and not _is_same(change, changes[key])
+            if change.kind is not Kind.REFUSED
+            and (owner is None or not _is_same(change, changes[key]))
         }
         if not changes:
             break

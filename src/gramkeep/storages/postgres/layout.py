@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from gramkeep.errors import SessionEncodeError
 from gramkeep.storage import ABSENT, ANY, DELETE, Put, Record
-from gramkeep.storages.postgres.statements import Form, Kind, Statements
+from gramkeep.storages.postgres.puts import Kind
+from gramkeep.storages.postgres.statements import Form, Statements
 
 LONGEST_KEY: Final = 2600  # bytes; what an index can hold, with some room
 DIGESTED: Final = 1024  # bytes of a value above which its digest is compared

@@ -58,8 +58,7 @@ class Link:
     async def close(self) -> None:
         """Wait for what is under way, and close one's own connections."""
         if self.is_elsewhere:
-            self.calls.server.abandon()
-            return
+            return  # they are of an event loop that is over, or of the process before a fork
         if self._opening is not None:
             await asyncio.wait([self._opening])
         if self._sweeping is not None:

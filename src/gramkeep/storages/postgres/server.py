@@ -1,4 +1,4 @@
-"""The way to a PostgreSQL server: a pool of connections, and what its errors mean."""
+"""The way to a PostgreSQL server: what is asked before it is used, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from urllib.parse import parse_qsl, urlsplit
 
 from gramkeep.errors import ConfigurationError, StorageUnavailable
 from gramkeep.storages.driver import driver_of
+from gramkeep.storages.postgres.connections import Connections, Given, Own
 
 with driver_of("postgres"):
     import asyncpg
 
 T = TypeVar("T")
 
-IDLE: Final = 120.0  # seconds after which a connection is closed, before something between cuts it
-STATEMENTS: Final = 100  # that a connection keeps prepared; those in use are a dozen
+STATEMENTS: Final = 100  # that a connection keeps prepared; those in use are some dozens
 TRIES: Final = 5  # of a call that the server undid to let another one go on
 
 # The server is to plan each statement once for any arguments. It would plan them anew for every
@@ -64,7 +64,7 @@ class _Unsent(Exception):
 
 
 class Server:
-    """A pool, the user's or one's own, in one event loop of one process.
+    """The connections to a server, in one event loop of one process.
 
     ``place`` is a URL for `asyncpg.connect`, or a pool. ``has_pooler`` says whether something is
     between that gives each transaction another connection, in which no statements may be kept;
@@ -84,14 +84,15 @@ class Server:
         self._name = name
         self._place = place
         self._is_own = isinstance(place, str)
-        self._pool: Any = None if self._is_own else place
-        self._max_connections = max_connections
+        self._connections: Connections = Own(self._connect, max_connections)
+        if not self._is_own:
+            self._connections = Given(place)
         self._connect_timeout = connect_timeout
         self._command_timeout = command_timeout
         self._has_pooler = has_pooler
 
     async def open(self, prepare: Callable[[Any], Awaitable[None]]) -> None:
-        """Find out what there is to know, have the server prepared, and make the pool.
+        """Find out what there is to know, and have the server prepared.
 
         ``prepare`` is given the first connection, for scripts without arguments.
         """
@@ -107,7 +108,7 @@ class Server:
             await prepare(connection)
 
         if self._is_own:
-            await self._make_pool(greet)
+            await self._look(greet)
         else:
             await self.use(greet, repeatable=True)
 
@@ -121,10 +122,10 @@ class Server:
         tries = 0
         while True:
             tries += 1
-            is_begun = False
+            is_begun, is_settled = False, True
             try:
                 with self._explained(unless=(*UNDONE, _Unsent) if tries < TRIES else ()):
-                    connection = await self._pool.acquire(timeout=self._connect_timeout)
+                    connection = await self._connections.take(self._connect_timeout)
                     is_begun = True
                     try:
                         async with asyncio.timeout(self._command_timeout):
@@ -137,8 +138,15 @@ class Server:
                         if str(error).startswith(_UNSENT):
                             raise _Unsent(str(error)) from error
                         raise
+                    except (TimeoutError, asyncio.CancelledError):
+                        is_settled = False
+                        raise
                     finally:
-                        await self._release(connection)
+                        # One that can't be cleared is closed, and no call suffers.
+                        with suppress(*LOST, asyncpg.PostgresError):
+                            await self._connections.give_back(
+                                connection, self._command_timeout, is_settled=is_settled
+                            )
             except _Unsent:
                 continue
             except UNDONE:
@@ -154,29 +162,10 @@ class Server:
                     raise
 
     async def close(self) -> None:
-        """Close the pool, if it is one's own."""
-        if not self._is_own or self._pool is None:
-            return
-        try:
-            async with asyncio.timeout(self._command_timeout):
-                await self._pool.close()
-        except LOST:
-            self._pool.terminate()
+        """Close the connections that are one's own."""
+        await self._connections.close(self._command_timeout)
 
-    def abandon(self) -> None:
-        """Let go of a pool whose event loop is over, or that is of the process before a fork."""
-        self._pool = None
-
-    async def _release(self, connection: Any) -> None:
-        """Give a connection back; one that can't be cleared is closed, and no call suffers."""
-        with suppress(*LOST, asyncpg.PostgresError):
-            if connection.is_closed():
-                # asyncpg before 0.32 forgets those that were cut while they were in use, and one
-                # after the other the pool has none left.
-                connection.terminate()
-            await self._pool.release(connection, timeout=self._command_timeout)
-
-    async def _make_pool(self, greet: Callable[[Any], Awaitable[None]]) -> None:
+    async def _look(self, greet: Callable[[Any], Awaitable[None]]) -> None:
         with self._explained():
             try:
                 connection = await asyncpg.connect(
@@ -193,20 +182,17 @@ class Server:
                     await connection.close()
             finally:
                 connection.terminate()
-        own = {} if self._has_pooler else dict(SETTINGS)
+
+    async def _connect(self) -> Any:
+        settings = {} if self._has_pooler else dict(SETTINGS)
         if "application_name" not in dict(parse_qsl(urlsplit(self._place).query)):
-            own["application_name"] = "gramkeep"
-        self._pool = await asyncpg.create_pool(
+            settings["application_name"] = "gramkeep"
+        return await asyncpg.connect(
             self._place,
-            min_size=0,
-            max_size=self._max_connections,
-            max_inactive_connection_lifetime=IDLE,
-            timeout=self._connect_timeout,
-            command_timeout=self._command_timeout,
+            timeout=self._connect_timeout,  # pyright: ignore[reportArgumentType] - a float will do
             # Without a cache, a statement is parsed again in the message that executes it.
             statement_cache_size=0 if self._has_pooler else STATEMENTS,
-            reset=_leave_as_it_is,
-            server_settings=own,
+            server_settings=settings,
         )
 
     async def _check_keeps_no_statements(self, connection: Any) -> None:
@@ -254,10 +240,6 @@ def _sqlstate(error: Any) -> str | None:
     """Give the code of a server's error, which the driver sets without declaring it."""
     state: str | None = error.sqlstate
     return state
-
-
-async def _leave_as_it_is(connection: Any) -> None:
-    """Skip the round trip with which a pool clears a connection of what nobody here leaves."""
 
 
 def _reason(error: asyncpg.PostgresError) -> str:

@@ -9,12 +9,11 @@ whoever had it locked: ``clock_timestamp()``, not ``now()``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from enum import IntEnum
 from typing import Final, NamedTuple
 
 from gramkeep.errors import ConfigurationError
 from gramkeep.storage import PLACE_KEPT
+from gramkeep.storages.postgres.puts import OLD_IS_THERE, Kind, Leases, put_template
 
 ROUNDING: Final = 0.002  # seconds by which nobody has waited for longer than somebody else
 
@@ -23,26 +22,6 @@ LONGEST_NAME: Final = {"schema": 63, "table": 52, "leases": 63}
 
 _PLACE: Final = f"interval '{PLACE_KEPT} seconds'"
 _ROUNDING: Final = f"interval '{ROUNDING} seconds'"
-
-
-class Kind(IntEnum):
-    """What a change does, and what it expects."""
-
-    SET = 0  # bytes, whatever is there
-    ADD = 1  # bytes, if nothing is there
-    CHANGE = 2  # bytes, if the old value is there
-    REMOVE = 3  # deletes the old value
-    DROP = 4  # deletes, whatever is there
-    TOUCH = 5  # a lifetime, if the old value is there
-    TOUCH_ANY = 6  # a lifetime, whatever is there
-    SAME = 7  # nothing, but tells whether the old value is there
-    ABSENT = 8  # nothing, but tells whether nothing is there
-    NOTHING = 9  # nothing; gives the lease up
-    REFUSED = 10  # the same, and is never what was expected
-
-
-# What is done whatever was there.
-_ALWAYS: Final = frozenset({Kind.SET, Kind.DROP, Kind.TOUCH_ANY, Kind.NOTHING})
 
 
 class Form:
@@ -112,19 +91,42 @@ SELECT FROM (VALUES (to_regclass({table_name})), (to_regclass({leases_name}))) A
 WHERE found IS NULL
 """
 
-# Two statements in one, of which each execution carries out one half: first the claim, then the
-# read of what was claimed. The second half must not share the snapshot of the first, which is as
-# old as its beginning: a claim that had to wait for the row of a lease would read the value from
-# before the change that it waited for.
-#
+# Leases wait for no disk, and neither do transactions of which nothing else is to remain. They
+# would, where reading a table of sessions tidies up one of its pages.
+_AT_ONCE: Final = "set_config('synchronous_commit', 'off', true)"
+
+# Both claims are two statements in one, of which each execution carries out one half: first the
+# claim, then the read of what was claimed. The second half must not share the snapshot of the
+# first, which is as old as its beginning: a claim that had to wait for the row of a lease would
+# read the value from before the change that it waited for.
+
+# What nobody holds and nobody waits for, which is nearly always all.
+_TAKE: Final = """\
+WITH taken AS (
+  INSERT INTO {leases} (key, owner, until, since, seen)
+  SELECT a.key, $2::text, c.now + $3::float8 * interval '1 second', c.now, c.now
+  FROM {asked}, clock_timestamp() AS c (now), {at_once}
+  ON CONFLICT (key) DO NOTHING
+  RETURNING key
+)
+SELECT key, NULL::{type} AS value, NULL::timestamptz AS expires_at FROM taken
+UNION ALL
+SELECT s.key, {value}, {expiry} FROM {table} AS s WHERE s.key = {wanted} AND {alive}
+"""
+_SEVERAL: Final = {
+    "asked": "unnest($1::text[]) AS a (key)",
+    "wanted": "ANY ($4::text[])",
+}
+_ONE: Final = {"asked": "(SELECT $1::text WHERE $1 IS NOT NULL) AS a (key)", "wanted": "$4::text"}
+
 # A lease that isn't given loses an owner that asks for it: it was that owner's own, and ran out.
 _CLAIM: Final = """\
 WITH claimed AS (
   INSERT INTO {leases} AS l (key, owner, until, since, seen)
-  SELECT a.key, a.owner, c.now + a.seconds * interval '1 second',
+  SELECT a.key, $2::text, c.now + $3::float8 * interval '1 second',
     c.now - a.waited * interval '1 second', c.now
-  FROM unnest($1::text[], $2::text[], $3::float8[], $4::float8[])
-    AS a (key, owner, seconds, waited), clock_timestamp() AS c (now)
+  FROM unnest($1::text[], $5::float8[]) AS a (key, waited), clock_timestamp() AS c (now),
+    {at_once}
   ON CONFLICT (key) DO UPDATE SET (owner, until, waiter, since, seen) = (
     SELECT
       CASE WHEN given THEN excluded.owner ELSE nullif(l.owner, excluded.owner) END,
@@ -145,109 +147,16 @@ WITH claimed AS (
   )
   RETURNING l.key, l.owner
 )
-SELECT key, owner, NULL::{type} AS value, NULL::timestamptz AS expires_at FROM claimed
+SELECT key, NULL::{type} AS value, NULL::timestamptz AS expires_at FROM claimed
+WHERE owner = $2
 UNION ALL
-SELECT a.key, NULL, s.value, s.expires_at
-FROM unnest($5::text[], $6::text[]) AS a (key, owner), LATERAL (
-  SELECT {value} AS value, {expiry} AS expires_at
-  FROM {table} AS s WHERE s.key = a.key AND {alive} LIMIT 1
-) AS s
-WHERE EXISTS (SELECT FROM {leases} AS l WHERE l.key = a.key AND l.owner = a.owner)
+SELECT s.key, {value}, {expiry} FROM {table} AS s WHERE s.key = ANY($4::text[]) AND {alive}
 """
 
 _GET: Final = """\
 SELECT s.key, {value} AS value, {expiry} AS expires_at
 FROM {table} AS s WHERE s.key = ANY($1::text[]) AND {alive}
 """
-
-_CHANGES: Final = """\
-WITH changes AS MATERIALIZED (
-  SELECT * FROM unnest(
-    $1::text[], $2::int2[], $3::{type}[], $4::{type}[], $5::bytea[], $6::float8[], $7::text[],
-    $8::bool[]
-  ) AS c (key, kind, value, old, digest, ttl, owner, hold)
-)"""
-
-# The rows are locked first, and all that is decided about them is of their newest state. An owner
-# is told apart from one who holds the key by what is there now, not by what the statement's
-# snapshot saw.
-_HEED_LEASES: Final = """,
-held AS MATERIALIZED (
-  SELECT l.* FROM {leases} AS l WHERE l.key = ANY($1) ORDER BY l.key FOR UPDATE
-),
-free AS MATERIALIZED (
-  SELECT c.* FROM changes AS c LEFT JOIN held AS h ON h.key = c.key
-  WHERE c.owner IS NULL OR h.owner IS NULL OR h.owner = c.owner OR h.until <= clock_timestamp()
-),
-remaining AS MATERIALIZED (
-  SELECT h.key, nullif(h.owner, c.owner) AS owner,
-    CASE WHEN h.waiter <> c.owner AND h.seen > clock_timestamp() - {place} THEN h.waiter END
-      AS waiter
-  FROM held AS h JOIN changes AS c ON c.key = h.key WHERE c.owner IS NOT NULL AND NOT c.hold
-),
-given_up AS (
-  DELETE FROM {leases} AS l USING remaining AS r
-  WHERE l.key = r.key AND r.owner IS NULL AND r.waiter IS NULL
-),
-passed_on AS (
-  UPDATE {leases} AS l SET owner = r.owner, waiter = r.waiter FROM remaining AS r
-  WHERE l.key = r.key AND (r.owner IS NOT NULL OR r.waiter IS NOT NULL)
-)"""
-
-_IGNORE_LEASES: Final = ", free AS (SELECT * FROM changes)"
-
-_OLD_IS_THERE: Final = """\
-s.key = f.key AND ({value} = f.old OR {digest} = f.digest) AND {alive}"""
-
-_PARTS: Final = {
-    Kind.SET: """,
-set AS (
-  INSERT INTO {table} AS s ({columns}) SELECT {row} FROM free AS f WHERE f.kind = 0
-  ON CONFLICT (key) DO UPDATE SET {assignment}
-)""",
-    Kind.ADD: """,
-added AS (
-  INSERT INTO {table} AS s ({columns}) SELECT {row} FROM free AS f WHERE f.kind = 1
-  ON CONFLICT (key) DO UPDATE SET {assignment} WHERE {expired}
-  RETURNING s.key
-)""",
-    Kind.CHANGE: """,
-changed AS (
-  UPDATE {table} AS s SET {replacement} FROM free AS f
-  WHERE f.kind = 2 AND {old_is_there} RETURNING s.key
-)""",
-    Kind.REMOVE: """,
-removed AS (
-  DELETE FROM {table} AS s USING free AS f
-  WHERE f.kind = 3 AND {old_is_there} RETURNING s.key
-)""",
-    Kind.DROP: """,
-dropped AS (DELETE FROM {table} AS s USING free AS f WHERE f.kind = 4 AND s.key = f.key)""",
-    Kind.TOUCH: """,
-touched AS (
-  UPDATE {table} AS s SET expires_at = clock_timestamp() + f.ttl * interval '1 second'
-  FROM free AS f WHERE f.kind = 5 AND {old_is_there} RETURNING s.key
-)""",
-    Kind.TOUCH_ANY: """,
-touched_any AS (
-  UPDATE {table} AS s SET expires_at = clock_timestamp() + f.ttl * interval '1 second'
-  FROM free AS f WHERE f.kind = 6 AND s.key = f.key AND {alive}
-)""",
-}
-
-_ANSWERS: Final = {
-    Kind.ADD: "SELECT key FROM added",
-    Kind.CHANGE: "SELECT key FROM changed",
-    Kind.REMOVE: "SELECT key FROM removed",
-    Kind.TOUCH: "SELECT key FROM touched",
-    Kind.SAME: """\
-SELECT f.key FROM free AS f JOIN {table} AS s ON {old_is_there} WHERE f.kind = 7""",
-    Kind.ABSENT: """\
-SELECT f.key FROM free AS f WHERE f.kind = 8
-  AND NOT EXISTS (SELECT FROM {table} AS s WHERE s.key = f.key AND {alive})""",
-}
-
-_ALWAYS_DONE: Final = "SELECT key FROM free WHERE kind IN ({})"
 
 _PAGE: Final = """\
 SELECT {keys} FROM {table} AS s WHERE s.key >= $1 AND {alive} ORDER BY s.key LIMIT $2
@@ -333,15 +242,18 @@ class Statements:
             **names._asdict(),
             "place": _PLACE,
             "rounding": _ROUNDING,
+            "at_once": _AT_ONCE,
             **{name: getattr(form, name) for name in dir(form) if not name.startswith("_")},
         }
-        self._names["old_is_there"] = self._fill(_OLD_IS_THERE)
+        self._names["old_is_there"] = self._fill(OLD_IS_THERE)
         self._names["over"] = self._fill(_OVER)
-        self._puts: dict[tuple[frozenset[Kind], bool], str] = {}
+        self._puts: dict[tuple[frozenset[Kind], Leases, frozenset[str]], str] = {}
         self.ddl = self._fill(form.ddl + _LEASES)
         self._names["table_name"] = _constant(names.table)
         self._names["leases_name"] = _constant(names.leases)
         self.missing = self._fill(_MISSING)
+        self.take_one = self._fill(_TAKE, **_ONE)
+        self.take = self._fill(_TAKE, **_SEVERAL)
         self.claim = self._fill(_CLAIM)
         self.get = self._fill(_GET)
         self.remove_expired = self._fill(_REMOVE_EXPIRED)
@@ -351,27 +263,18 @@ class Statements:
         self.page_from = self._fill(_PAGE_FROM)
         self.page_beyond = self._fill(_PAGE_FROM.replace(">=", ">"))
 
-    def put(self, kinds: Iterable[Kind], *, leased: bool) -> str:
+    def put(self, kinds: frozenset[Kind], leases: Leases, arrays: frozenset[str]) -> str:
         """Give the statement that carries out changes of these kinds, and no others.
 
-        It answers with the keys whose changes were done.
+        Its parameters are a key and the fields of a `Change`, in their order: arrays of as many
+        as there are changes, or, of those not in ``arrays``, what all changes have in common. It
+        answers with the keys whose changes were done.
         """
-        which = (frozenset(kinds), leased)
+        which = (kinds, leases, arrays)
         statement = self._puts.get(which)
         if statement is None:
-            statement = self._puts[which] = self._put(*which)
+            statement = self._puts[which] = self._fill(put_template(*which))
         return statement
 
-    def _put(self, kinds: frozenset[Kind], leased: bool) -> str:
-        parts = [_CHANGES, _HEED_LEASES if leased else _IGNORE_LEASES]
-        parts += [part for kind, part in _PARTS.items() if kind in kinds]
-        answers = [answer for kind, answer in _ANSWERS.items() if kind in kinds]
-        if always := kinds & _ALWAYS:
-            numbers = ", ".join(str(kind.value) for kind in sorted(always))
-            answers.append(_ALWAYS_DONE.format(numbers))
-        if not answers:  # all are refused
-            answers = ["SELECT key FROM free WHERE false"]
-        return self._fill("".join(parts) + "\n" + "\nUNION ALL\n".join(answers))
-
-    def _fill(self, template: str) -> str:
-        return template.format_map(self._names)
+    def _fill(self, template: str, **more: str) -> str:
+        return template.format_map(self._names | more)

@@ -14,7 +14,7 @@ from gramkeep.errors import ConfigurationError, SessionEncodeError, StorageUnava
 from gramkeep.lifetime import Lifetime, positive_seconds
 from gramkeep.storage import BUSY, Answer, Lease, Put, Record, Storage
 from gramkeep.storages.driver import driver_of
-from gramkeep.storages.postgres.calls import Ask, Calls, Row
+from gramkeep.storages.postgres.calls import Calls, Row
 from gramkeep.storages.postgres.grammy import GrammyLayout, put_all, put_each
 from gramkeep.storages.postgres.layout import Change, Layout
 from gramkeep.storages.postgres.link import Link
@@ -173,19 +173,19 @@ class PostgresStorage(Storage):
         places = [self._layout.key_in(key) for key in keys]
         if not places:
             return []
-        claimed = await calls.claim(
-            {
-                place: Ask(lease.owner, lease.seconds, lease.waited.get(key, 0.0))
-                for place, key in zip(places, keys, strict=True)
-            }
-        )
+        waited = lease.waited
+        waits = {place: waited.get(key, 0.0) for place, key in zip(places, keys, strict=True)}
+        given = await calls.claim(waits, lease.owner, lease.seconds)
         answers: list[Record | Answer | None] = []
         expired: dict[str, Change] = {}
         for place in places:
-            is_given, row = claimed[place]
+            if place not in given:
+                answers.append(BUSY)
+                continue
+            row = given[place]
             record = self._record(row)
-            answers.append(record if is_given else BUSY)
-            if is_given and record is None and row is not None:
+            answers.append(record)
+            if record is None and row is not None:
                 expired[place] = self._layout.removal(row[1], lease.owner)
         if expired:  # so that a put, which expects nothing to be there, finds nothing
             await calls.change(expired)

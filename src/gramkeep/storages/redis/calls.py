@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
@@ -20,6 +21,8 @@ with driver_of("redis"):
     import hiredis
 
 KEYS_AT_ONCE: Final = 500  # in one script: nobody else is served while it runs
+NAMES_TOGETHER: Final = 100  # of keys and leases of calls that share a script: others are made
+# ready while it runs
 BYTES_AT_ONCE: Final = 4 << 20  # of values, for the same reason
 LONGEST_COMPARED: Final = 1024  # bytes of an expected value that are sent; beyond it, their digest
 
@@ -62,8 +65,8 @@ class Call:
     def begin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
         """Be asked, for the first time or once more."""
         self.is_sent = self.is_done = False
-        self.future = loop.create_future()
-        return self.future
+        future = self.future = loop.create_future()
+        return future
 
     def finish(self, answer: Any) -> None:
         """Be answered, with an exception where there was no answer."""
@@ -90,14 +93,103 @@ class Call:
                 await self._settled
 
 
-class Kind:
-    """What calls must have in common to become one command: the script, and its first arguments."""
+class Kind(ABC):
+    """What calls must have in common to become one command: the script, and its first arguments.
 
-    __slots__ = ("first", "script")
+    ``width`` is how many answers the script gives for each key. All keys of a kind that
+    ``is_indivisible`` are asked about in one call.
+    """
+
+    width = 2
+    is_indivisible = False
 
     def __init__(self, script: Script, *first: bytes) -> None:
         self.script = script
         self.first = first
+
+    @abstractmethod
+    def call(self, keys: Sequence[bytes], items: Sequence[Any], slot: int | None) -> Call:
+        """Make a call about keys; ``items`` say of each what is asked about it."""
+
+    def size(self, item: Any) -> int:
+        """Say how many bytes of a value go with what is asked about a key."""
+        return 0
+
+
+class Reading(Kind):
+    """Asks for values and what is left of their lifetimes."""
+
+    def call(self, keys: Sequence[bytes], items: Sequence[Any], slot: int | None) -> Call:
+        """Make a call."""
+        return Call(self, keys, (), 2 * len(keys), slot)
+
+
+class Claiming(Kind):
+    """Asks for the same of keys that an owner holds from then on, and has waited for some time."""
+
+    def call(self, keys: Sequence[bytes], items: Sequence[float], slot: int | None) -> Call:
+        """Make a call."""
+        waits = [b"%d" % (seconds * 1000) for seconds in items]
+        return Call(self, _with_leases(keys), waits, 2 * len(keys), slot)
+
+
+class ClaimingFirst(Claiming):
+    """The same, without a wait before. They go apart, as they needn't say for how long."""
+
+    def call(self, keys: Sequence[bytes], items: Sequence[Any], slot: int | None) -> Call:
+        """Make a call."""
+        return Call(self, _with_leases(keys), (), 2 * len(keys), slot)
+
+
+class Changing(Kind):
+    """Asks for changes, under a lease or without, each for itself or all or none."""
+
+    width = 1
+
+    def __init__(self, owner: str, *, is_atomic: bool) -> None:
+        super().__init__(CHANGE, owner.encode(), _KEPT, b"1" if is_atomic else b"")
+        self._has_lease = bool(owner)
+        self.is_indivisible = is_atomic
+
+    def size(self, item: Put) -> int:
+        """Say how many bytes a change writes."""
+        return len(item.value) if isinstance(item.value, bytes) else 0
+
+    def call(self, keys: Sequence[bytes], items: Sequence[Put], slot: int | None) -> Call:
+        """Make a call."""
+        arguments: list[bytes] = []
+        names = _with_leases(keys) if self._has_lease else keys
+        call = Call(self, names, arguments, len(keys), slot)
+        call.is_repeatable = False
+        call.is_alone = self.is_indivisible
+        for put in items:
+            arguments += _arguments(put)
+            if isinstance(put.value, bytes):
+                call.is_change = True
+                call.size += len(put.value)
+            elif put.value is DELETE or put.ttl is not None:
+                call.is_change = True
+        return call
+
+
+READING: Final = Reading(READ)
+
+
+def claiming(lease: Lease) -> Claiming:
+    """Give the kind of claims under a lease."""
+    return _claiming(lease.owner, lease.seconds, bool(lease.waited))
+
+
+@lru_cache(256)
+def _claiming(owner: str, seconds: float, has_waited: bool) -> Claiming:
+    kind = Claiming if has_waited else ClaimingFirst
+    return kind(CLAIM, owner.encode(), b"%d" % _milliseconds(seconds), _KEPT)
+
+
+@lru_cache(256)
+def changing(owner: str, *, is_atomic: bool) -> Changing:
+    """Give the kind of changes under the lease of an owner, or of nobody."""
+    return Changing(owner, is_atomic=is_atomic)
 
 
 class Command:
@@ -114,10 +206,11 @@ class Command:
 
     def takes(self, call: Call) -> bool:
         """Take a call of the same kind along, unless it gets too much."""
-        if self.width + len(call.keys) > KEYS_AT_ONCE or self.size + call.size > BYTES_AT_ONCE:
+        width = self.width + len(call.keys)
+        if width > NAMES_TOGETHER or self.size + call.size > BYTES_AT_ONCE:
             return False
         self.calls.append(call)
-        self.width += len(call.keys)
+        self.width = width
         self.size += call.size
         return True
 
@@ -172,62 +265,10 @@ def commands_of(calls: Iterable[Call]) -> list[Command]:
     return commands
 
 
-def read_of(keys: Sequence[bytes], slot: int | None = None) -> Call:
-    """Ask for values and what is left of their lifetimes."""
-    return Call(_READING, keys, (), 2 * len(keys), slot)
-
-
-def claim_of(
-    keys: Sequence[bytes], waited: Sequence[float], lease: Lease, slot: int | None = None
-) -> Call:
-    """Ask for the same of keys that the lease's owner holds from then on."""
-    return Call(
-        _claiming(lease.owner, lease.seconds),
-        [name for key in keys for name in (key, lease_key(key))],
-        [b"%d" % (seconds * 1000) if seconds else b"0" for seconds in waited],
-        2 * len(keys),
-        slot,
-    )
-
-
-def change_of(
-    keys: Sequence[bytes],
-    puts: Sequence[Put],
-    lease: Lease | None,
-    *,
-    atomic: bool = False,
-    slot: int | None = None,
-) -> Call:
-    """Ask for changes."""
-    call = Call(
-        _changing("" if lease is None else lease.owner, atomic),
-        keys if lease is None else [name for key in keys for name in (key, lease_key(key))],
-        [argument for put in puts for argument in _arguments(put)],
-        len(puts),
-        slot,
-    )
-    call.is_alone = atomic
-    call.is_repeatable = False
-    for put in puts:
-        if isinstance(put.value, bytes):
-            call.is_change = True
-            call.size += len(put.value)
-        elif put.value is DELETE or put.ttl is not None:
-            call.is_change = True
-    return call
-
-
-_READING: Final = Kind(READ)
-
-
-@lru_cache(256)
-def _claiming(owner: str, seconds: float) -> Kind:
-    return Kind(CLAIM, owner.encode(), b"%d" % _milliseconds(seconds), _KEPT)
-
-
-@lru_cache(256)
-def _changing(owner: str, atomic: bool) -> Kind:
-    return Kind(CHANGE, owner.encode(), _KEPT, b"1" if atomic else b"")
+def _with_leases(keys: Sequence[bytes]) -> Sequence[bytes]:
+    if len(keys) == 1:
+        return (keys[0], lease_key(keys[0]))
+    return [name for key in keys for name in (key, lease_key(key))]
 
 
 def command_of(*arguments: bytes) -> Call:
@@ -235,20 +276,18 @@ def command_of(*arguments: bytes) -> Call:
     return Call(None, (), arguments, 1)
 
 
-def in_parts(sizes: Sequence[int] | int) -> Iterator[slice]:
-    """Divide a call about many keys, or about so many bytes each, into some that are short."""
-    count = sizes if isinstance(sizes, int) else len(sizes)
+def in_parts(sizes: Sequence[int]) -> Iterator[slice]:
+    """Divide a call about keys, with so many bytes each, into some that are short."""
     first = total = 0
-    for at in range(count):
-        own = 0 if isinstance(sizes, int) else sizes[at]
+    for at, own in enumerate(sizes):
         if at > first and (at - first >= KEYS_AT_ONCE or total + own > BYTES_AT_ONCE):
             yield slice(first, at)
             first, total = at, 0
         total += own
-    yield slice(first, count)
+    yield slice(first, len(sizes))
 
 
-def _arguments(put: Put) -> tuple[bytes, bytes, bytes, bytes]:
+def _arguments(put: Put) -> tuple[bytes, bytes, bytes]:
     value, expected = put.value, put.expected
     if isinstance(value, bytes):
         what = "S"
@@ -265,9 +304,10 @@ def _arguments(put: Put) -> tuple[bytes, bytes, bytes, bytes]:
     else:
         basis = "D"
         expected = sha1(expected, usedforsecurity=False).hexdigest().encode()
-    ttl = b"" if put.ttl is None else b"%d" % _milliseconds(put.ttl)
     word = _WORDS[what, basis, put.hold]
-    return word, expected, value, ttl
+    if put.ttl is not None:
+        word += b"%d" % _milliseconds(put.ttl)
+    return word, expected, value
 
 
 _WORDS: Final = {

@@ -22,6 +22,9 @@ from gramkeep.errors import ConfigurationError
 LEASES: Final = b"gramkeep:lease:"
 SLOTS: Final = 16384
 
+_PLAIN: Final = LEASES + b"{"
+_OPEN, _CLOSE = b"{}"  # numbers, which are found far sooner than bytes
+
 _POLYNOMIAL: Final = 0x11021  # of the CRC-16 that `crc_hqx` and Redis compute
 
 _PATTERN: Final = re.compile(r"([*?\[\]\\^])")
@@ -52,8 +55,8 @@ def key_text(raw: bytes) -> str | None:
 
 def lease_key(raw: bytes) -> bytes:
     """Name the lease of a session's key."""
-    if b"{" not in raw and b"}" not in raw and raw:
-        return LEASES + b"{" + raw + b"}"
+    if _OPEN not in raw and _CLOSE not in raw and raw:
+        return _PLAIN + raw + b"}"
     if _tag(raw) is not None:
         return LEASES + b"t:" + raw
     return LEASES + b"s:{" + _tag_of_slot(slot_of(raw)) + b"}:" + raw

@@ -103,7 +103,7 @@ READ: Final = _script(
 )
 
 # KEYS: a session's key and its lease's, in pairs. ARGV: the owner, and in milliseconds what the
-# lease lasts, how long a place is kept, and how long the owner has waited for each key.
+# lease lasts, how long a place is kept, and, if it did, how long the owner has waited for each key.
 # Answers: value and PTTL, in pairs, the value being 1 for a key that is busy.
 CLAIM: Final = _script(
     _PER_KEY,
@@ -132,7 +132,7 @@ local function is_mine(key, waited)
 end
 
 return each(#KEYS / 2, 2, function(i)
-  if is_mine(KEYS[2 * i], tonumber(ARGV[3 + i])) then return read(KEYS[2 * i - 1]) end
+  if is_mine(KEYS[2 * i], tonumber(ARGV[3 + i] or 0)) then return read(KEYS[2 * i - 1]) end
   return 1, 0
 end)
 """,
@@ -140,9 +140,9 @@ end)
 
 # KEYS: the sessions' keys; with a lease each is followed by its lease's. ARGV: the owner or
 # nothing, how long a place is kept in milliseconds, 1 for all or none; then for each change a
-# word, the expected value or its digest, the value, and its lifetime in milliseconds. The word
-# says what to do (Set, Delete, Keep), what is expected (Any, None, a Value, a Digest, or eXcluded:
-# nothing fits) and whether the lease is Held.
+# word, the expected value or its digest, and the value. The word says what to do (Set, Delete,
+# Keep), what is expected (Any, None, a Value, a Digest, or eXcluded: nothing fits), whether the
+# lease is Held, and, if the value has one, its lifetime in milliseconds.
 # Answers: 1 for a change that was carried out, 0 for one that wasn't.
 CHANGE: Final = _script(
     _PER_KEY,
@@ -151,8 +151,7 @@ CHANGE: Final = _script(
 local me, kept, is_atomic = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local held, width = '=' .. me, me == '' and 1 or 2
 
-local function is_barred(key)  -- by another's lease; the own place is given up then
-  local state = redis.call('GET', key)
+local function is_barred(key, state)  -- by another's lease; the own place is given up then
   if not state or state == held then return false end
   local now = clock()
   local owner, ends, waiter, since, seen = parsed(state, key, now)
@@ -161,8 +160,7 @@ local function is_barred(key)  -- by another's lease; the own place is given up 
   return true
 end
 
-local function give_up(key)
-  local state = redis.call('GET', key)
+local function give_up(key, state)
   if not state then return end
   if state == held then redis.call('DEL', key) return end
   local now = clock()
@@ -182,31 +180,32 @@ local function is_expected(key, word, expected)
   return basis == 'D' and redis.sha1hex(value) == expected
 end
 
-local function change(key, word, value, ttl)
-  local what = string.sub(word, 1, 1)
-  if what == 'S' and ttl == '' then
-    redis.call('SET', key, value)
-  elseif what == 'S' then
+local function change(key, word, value)
+  local what, ttl = string.sub(word, 1, 1), #word > 3 and string.sub(word, 4)
+  if what == 'S' and ttl then
     redis.call('SET', key, value, 'PX', ttl)
+  elseif what == 'S' then
+    redis.call('SET', key, value)
   elseif what == 'D' then
     redis.call('DEL', key)
-  elseif ttl ~= '' then
+  elseif ttl then
     redis.call('PEXPIRE', key, ttl)
   end
 end
 
 local function attempt(i, asked)
-  local key, at = KEYS[(i - 1) * width + 1], 4 * i
+  local key, at = KEYS[(i - 1) * width + 1], 3 * i + 1
   local word = ARGV[at]
   local lease = me ~= '' and KEYS[i * 2]
-  local fits = not (lease and is_barred(lease)) and is_expected(key, word, ARGV[at + 1])
+  local state = lease and redis.call('GET', lease)
+  local fits = not (lease and is_barred(lease, state)) and is_expected(key, word, ARGV[at + 1])
   if asked == 'fits' then return fits and 1 or 0 end
   local failure
   if fits and asked ~= 'give up' then
-    local done, reason = pcall(change, key, word, ARGV[at + 2], ARGV[at + 3])
+    local done, reason = pcall(change, key, word, ARGV[at + 2])
     if not done then failure = reason end
   end
-  if lease and string.sub(word, 3, 3) ~= 'H' then give_up(lease) end
+  if lease and string.sub(word, 3, 3) ~= 'H' then give_up(lease, state) end
   if failure then error(failure, 0) end
   return fits and 1 or 0
 end

@@ -13,12 +13,12 @@ from gramkeep.storage import BUSY, Answer, Lease, Put, Record, Storage
 from gramkeep.storages.driver import driver_of
 from gramkeep.storages.redis.address import Address, Given, GivenCluster, parts_of_url
 from gramkeep.storages.redis.calls import (
-    Call,
-    change_of,
-    claim_of,
+    READING,
+    Kind,
+    changing,
+    claiming,
     command_of,
     in_parts,
-    read_of,
 )
 from gramkeep.storages.redis.cluster import Cluster
 from gramkeep.storages.redis.keys import key_bytes, key_text, pattern_of, slot_of
@@ -96,42 +96,27 @@ class RedisStorage(Storage):
 
     async def get(self, keys: Sequence[str]) -> list[Record | None]:
         """Read several keys."""
-        raw = self._raw(keys)
-
-        def call(own: Sequence[int], slot: int | None) -> Call:
-            return read_of([raw[at] for at in own], slot)
-
-        replies = await self._ask(raw, call, width=2)
+        replies = await self._ask(READING, keys, keys)
         return list(map(self._record, keys, replies[::2], replies[1::2]))
 
     async def claim(self, keys: Sequence[str], lease: Lease) -> list[Record | Answer | None]:
         """Read several keys that the lease's owner holds from here on."""
-        raw, waited = self._raw(keys), lease.waited
-
-        def call(own: Sequence[int], slot: int | None) -> Call:
-            waits = [waited.get(keys[at], 0.0) for at in own]
-            return claim_of([raw[at] for at in own], waits, lease, slot)
-
-        replies = await self._ask(raw, call, width=2)
+        waited: Sequence[Any] = keys
+        if lease.waited:
+            waited = [lease.waited.get(key, 0.0) for key in keys]
+        replies = iter(await self._ask(claiming(lease), keys, waited))
         return [
             BUSY if value == 1 else self._record(key, value, lifetime)
-            for key, value, lifetime in zip(keys, replies[::2], replies[1::2], strict=True)
+            for key, value, lifetime in zip(keys, replies, replies, strict=True)
         ]
 
     async def put(
         self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
     ) -> list[bool]:
         """Carry out several changes; ``atomic`` ones in one script, but not in a cluster."""
-        puts = list(puts)
-        raw = self._raw([put.key for put in puts])
-        atomic = atomic and not self._is_cluster
-
-        def call(own: Sequence[int], slot: int | None) -> Call:
-            changes = [puts[at] for at in own]
-            return change_of([raw[at] for at in own], changes, lease, atomic=atomic, slot=slot)
-
-        sizes = [len(put.value) if isinstance(put.value, bytes) else 0 for put in puts]
-        replies = await self._ask(raw, call, sizes=sizes, width=1, divided=not atomic)
+        owner = "" if lease is None else lease.owner
+        kind = changing(owner, is_atomic=atomic and not self._is_cluster)
+        replies = await self._ask(kind, [put.key for put in puts], puts)
         for put, reply in zip(puts, replies, strict=True):
             if isinstance(reply, ReplyError):
                 raise StorageUnavailable(storage=self.name, reason=str(reply), key=put.key)
@@ -176,34 +161,35 @@ class RedisStorage(Storage):
         except FAILURES as failure:
             raise self._unavailable(failure) from failure
 
-    async def _ask(
-        self,
-        raw: Sequence[bytes],
-        call: Callable[[Sequence[int], int | None], Call],
-        *,
-        width: int,
-        sizes: Sequence[int] | None = None,
-        divided: bool = True,
-    ) -> list[Any]:
-        """Ask about all keys, in as many calls as it takes, and give ``width`` answers for each."""
+    async def _ask(self, kind: Kind, keys: Sequence[str], items: Sequence[Any]) -> list[Any]:
+        """Ask about all keys, in as many calls as it takes, and give all answers in their order.
+
+        ``items`` say of each key what is asked about it.
+        """
         self._check_open()
-        if not raw:
+        if not keys:
             return []
-        groups = self._groups(raw, sizes) if divided else [(None, range(len(raw)))]
+        raw = [key_bytes(key, self.name) for key in keys]
+        groups: list[tuple[int | None, Sequence[int]]] = []
+        if len(raw) == 1 or kind.is_indivisible:
+            calls = [kind.call(raw, items, slot_of(raw[0]) if self._is_cluster else None)]
+        else:
+            groups = self._groups(kind, raw, items)
+            calls = [
+                kind.call([raw[at] for at in own], [items[at] for at in own], slot)
+                for slot, own in groups
+            ]
         try:
-            if len(groups) == 1:
-                slot, own = groups[0]
-                replies: list[Any] = await self._servers.ask(call(own, slot))
-                return replies
-            answered = await asyncio.gather(
-                *(self._servers.ask(call(own, slot)) for slot, own in groups),
-                return_exceptions=True,
-            )
-            for answers in answered:
-                if isinstance(answers, BaseException):
-                    raise answers
+            if len(calls) == 1:
+                answers: list[Any] = await self._servers.ask(calls[0])
+                return answers
+            answered = await asyncio.gather(*map(self._servers.ask, calls), return_exceptions=True)
+            for outcome in answered:
+                if isinstance(outcome, BaseException):
+                    raise outcome
         except FAILURES as failure:
             raise self._unavailable(failure) from failure
+        width = kind.width
         found: list[Any] = [None] * (len(raw) * width)
         for (_, own), answers in zip(groups, cast("list[list[Any]]", answered), strict=True):
             for number, at in enumerate(own):
@@ -211,11 +197,9 @@ class RedisStorage(Storage):
         return found
 
     def _groups(
-        self, raw: Sequence[bytes], sizes: Sequence[int] | None
+        self, kind: Kind, raw: Sequence[bytes], items: Sequence[Any]
     ) -> list[tuple[int | None, Sequence[int]]]:
         """Divide keys by their slots, in a cluster, and where they are too many for one script."""
-        if len(raw) == 1:
-            return [(slot_of(raw[0]) if self._is_cluster else None, (0,))]
         by_slot: dict[int | None, Sequence[int]] = {None: range(len(raw))}
         if self._is_cluster:
             of_slots: dict[int | None, list[int]] = {}
@@ -225,11 +209,8 @@ class RedisStorage(Storage):
         return [
             (slot, own[part])
             for slot, own in by_slot.items()
-            for part in in_parts([sizes[at] for at in own] if sizes is not None else len(own))
+            for part in in_parts([kind.size(items[at]) for at in own])
         ]
-
-    def _raw(self, keys: Sequence[str]) -> list[bytes]:
-        return [key_bytes(key, self.name) for key in keys]
 
     def _record(self, key: str, value: Any, lifetime: int) -> Record | None:
         if isinstance(value, bytes):

@@ -1,9 +1,10 @@
 """One connection to a Redis server, on which many calls are under way at once.
 
-While commands are under way, further calls gather; they go together when the answers are there.
-There are no timers in this: a call that comes alone goes at once. Answers come in the order of the
-commands, so nothing can get out of step: a call whose caller was cancelled is answered all the
-same, and its answer dropped.
+While commands are under way, further calls gather; they go together in the next ones. There are
+few commands under way, so that they are large, but more than one, so that the server has something
+to do while its answers are read. There are no timers in this: a call that comes alone goes at once.
+Answers come in the order of the commands, so nothing can get out of step: a call whose caller was
+cancelled is answered all the same, and its answer dropped.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ with driver_of("redis"):
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
+FEW: Final = 2  # commands under way, with which no others are sent before one is answered
 SILENCE: Final = 0.01  # seconds after which a connection is looked at before it is used
 
 _INCOMPLETE: Final = object()
@@ -142,8 +144,11 @@ class Wire(asyncio.Protocol):
             self._queue.append(asking)
         future = call.begin(self.loop)
         self._queue.append(call)
-        if not self._under_way and not self._flush_is_due:
-            self._flush()
+        if not self._flush_is_due:
+            if not self._under_way:
+                self._flush()
+            else:
+                self._flush_soon()
         try:
             return await future
         except asyncio.CancelledError:
@@ -194,10 +199,8 @@ class Wire(asyncio.Protocol):
             self.abandon(f"the server doesn't speak Redis's protocol ({error})")
             return
         self._heard = self.loop.time()
-        if not under_way and not self._flush_is_due:
-            # After those who were woken now, and may ask for more.
-            self._flush_is_due = True
-            self.loop.call_soon(self._flush)
+        if not self._flush_is_due:
+            self._flush_soon()  # after those who were woken now, and may ask for more
 
     def eof_received(self) -> None:
         """Make no more calls."""
@@ -223,12 +226,18 @@ class Wire(asyncio.Protocol):
             return bool(poll.poll(0))
         return bool(select.select([file], [], [], 0)[0])
 
+    def _flush_soon(self) -> None:
+        if len(self._under_way) < FEW:
+            self._flush_is_due = True
+            self.loop.call_soon(self._flush)
+
     def _flush(self) -> None:
         self._flush_is_due = False
         if self.lost is not None:
             return
         if not self._queue:
-            self._tell_idle()
+            if not self._under_way:
+                self._tell_idle()
             return
         calls, self._queue = self._queue, []
         now = self.loop.time()

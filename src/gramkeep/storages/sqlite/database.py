@@ -228,7 +228,12 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         # Leases are looked at under the lock that every put needs: another process may claim a
         # key whose lease runs out meanwhile, but writes to it later, and so on another basis.
-        leased = [put.key for job in writes if job.lease is not None for put in job.puts]
+        leased = [
+            (put.key, job.lease.owner)
+            for job in writes
+            if job.lease is not None
+            for put in job.puts
+        ]
         holders = self._leases.holders(leased) if leased else {}
         answers = [self._write(connection, job, holders) for job in writes]
         self._sweep_sometimes(connection)

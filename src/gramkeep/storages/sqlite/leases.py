@@ -128,6 +128,9 @@ class Leases:
             lasting=False,
         )
         self._swept = float("-inf")
+        # Who was given a key over this connection, as long as nobody else changes the file.
+        self._given: dict[str, str] = {}
+        self._seen: tuple[sqlite3.Connection, int] | None = None
         self._select = (
             "SELECT key, owner, process, taken, until, waiter, since, seen "
             f"FROM {table} WHERE key IN "
@@ -161,8 +164,11 @@ class Leases:
             now, process = time.monotonic(), this_process()
             rows = [(key, lease.owner, process, now, now + lease.seconds) for key, lease in claims]
             if self._run(lambda connection: _all_or_none(connection, self._take, rows)):
+                self._given.update((key, lease.owner) for key, lease in claims)
                 return [True] * len(claims)
         keys = [key for key, _ in claims]
+        for key in keys:
+            self._given.pop(key, None)
         return self._run(lambda connection: self._change(connection, keys, decide, waits))
 
     def give_up(self, given: Sequence[tuple[str, str]]) -> list[bool]:
@@ -176,16 +182,28 @@ class Leases:
                 rows[key] = row.given_up(owner, now)
             return answers
 
+        keys = [key for key, _ in given]
+        for key in keys:
+            self._given.pop(key, None)
         if self._run(lambda connection: _all_or_none(connection, self._leave, given)):
             return [True] * len(given)
-        keys = [key for key, _ in given]
         return self._run(lambda connection: self._change(connection, keys, decide))
 
-    def holders(self, keys: Iterable[str]) -> dict[str, str | None]:
-        """Say who holds keys, of which some may be missing for nobody."""
+    def holders(self, claimed: Sequence[tuple[str, str]]) -> dict[str, str | None]:
+        """Say who holds keys, of which some may be missing for nobody.
+
+        They are paired with those who think that they hold them, as nearly all do.
+        """
 
         def look(connection: sqlite3.Connection) -> dict[str, str | None]:
-            rows, now = self._rows(connection, list(keys))
+            # Which changes with what others do, and is far sooner read than rows.
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            if self._seen != (connection, version):
+                self._seen = connection, version
+                self._given.clear()
+            if all(self._given.get(key) == owner for key, owner in claimed):
+                return dict(claimed)
+            rows, now = self._rows(connection, [key for key, _ in claimed])
             return {key: row.holder(now) for key, row in rows.items()}
 
         return self._run(look)
