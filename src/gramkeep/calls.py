@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from itertools import chain
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -33,6 +33,7 @@ class Calls:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._lanes: dict[Hashable, _Lane[Any, Any]] = {}
+        self._waited: dict[str, float] = {}  # seconds, of keys that are claimed again
         if storage.calls_at_once is None:
             # Nothing to share: not even a detour is made.
             self.get = storage.get  # type: ignore[method-assign]
@@ -43,7 +44,7 @@ class Calls:
         """Read several keys; see `Storage.get`."""
         lane = self._lanes.get("get")
         if lane is None:
-            lane = self._lane("get", self._storage.get, key_of=str)
+            lane = self._lane("get", self._storage.get)
         return await lane.ask(keys)
 
     async def claim(self, keys: Sequence[str], lease: Lease) -> list[Record | Answer | None]:
@@ -51,9 +52,22 @@ class Calls:
         place = lease.owner, lease.seconds
         lane = self._lanes.get(place)
         if lane is None:
-            lane = self._lane(place, self._claim, key_of=_claimed_key)
-        waited = lease.waited
-        return await lane.ask([_Claim(key, waited.get(key, 0.0), lease) for key in keys])
+            bare = msgspec.structs.replace(lease, waited={})
+
+            async def claim(keys: Sequence[str]) -> list[Record | Answer | None]:
+                waited = {key: self._waited[key] for key in keys if key in self._waited}
+                lease = msgspec.structs.replace(bare, waited=waited) if waited else bare
+                return await self._storage.claim(keys, lease)
+
+            lane = self._lane(place, claim)
+        if not lease.waited:
+            return await lane.ask(keys)
+        self._waited.update(lease.waited)
+        try:
+            return await lane.ask(keys)
+        finally:
+            for key in lease.waited:
+                self._waited.pop(key, None)
 
     async def put(
         self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
@@ -68,46 +82,29 @@ class Calls:
             async def put(puts: Sequence[Put]) -> list[bool]:
                 return await self._storage.put(puts, lease)
 
-            lane = self._lane(place, put, key_of=_changed_key, size_of=_size)
+            lane = self._lane(place, put, keys_of=_changed_keys, size_of=_size)
         return await lane.ask(puts)
-
-    async def _claim(self, claims: Sequence[_Claim]) -> list[Record | Answer | None]:
-        waited = {claim.key: claim.waited for claim in claims if claim.waited}
-        lease = claims[0].lease
-        if waited:
-            lease = msgspec.structs.replace(lease, waited=waited)
-        return await self._storage.claim([claim.key for claim in claims], lease)
 
     def _lane(
         self,
         place: Hashable,
         call: Callable[[Sequence[T]], Awaitable[list[A]]],
         *,
-        key_of: Callable[[T], str],
-        size_of: Callable[[T], int] | None = None,
+        keys_of: Callable[[Sequence[T]], Sequence[str]] | None = None,
+        size_of: Callable[[Sequence[T]], int] | None = None,
     ) -> _Lane[T, A]:
         limit = self._storage.calls_at_once
         assert limit is not None  # noqa: S101 - or nothing would come here
-        lane = self._lanes[place] = _Lane(call, limit, key_of, size_of)
+        lane = self._lanes[place] = _Lane(call, limit, keys_of, size_of)
         return lane
 
 
-class _Claim(NamedTuple):
-    key: str
-    waited: float
-    lease: Lease
+def _changed_keys(puts: Sequence[Put]) -> Sequence[str]:
+    return [put.key for put in puts]
 
 
-def _claimed_key(claim: _Claim) -> str:
-    return claim.key
-
-
-def _changed_key(put: Put) -> str:
-    return put.key
-
-
-def _size(put: Put) -> int:
-    return len(put.value) if isinstance(put.value, bytes) else 0
+def _size(puts: Sequence[Put]) -> int:
+    return sum([len(put.value) for put in puts if isinstance(put.value, bytes)])
 
 
 class _Request(Generic[T, A]):
@@ -115,9 +112,9 @@ class _Request(Generic[T, A]):
 
     __slots__ = ("future", "items", "sent")
 
-    def __init__(self, items: Sequence[T]) -> None:
+    def __init__(self, items: Sequence[T], future: asyncio.Future[list[A]]) -> None:
         self.items = items
-        self.future: asyncio.Future[list[A]] = asyncio.get_running_loop().create_future()
+        self.future = future
         self.sent: asyncio.Task[None] | None = None
 
 
@@ -128,14 +125,15 @@ class _Lane(Generic[T, A]):
         self,
         call: Callable[[Sequence[T]], Awaitable[list[A]]],
         limit: int,
-        key_of: Callable[[T], str],
-        size_of: Callable[[T], int] | None,
+        keys_of: Callable[[Sequence[T]], Sequence[str]] | None,
+        size_of: Callable[[Sequence[T]], int] | None,
     ) -> None:
         self._call = call
         self._limit = limit
-        self._key_of = key_of
+        self._keys_of = keys_of  # of items that are no keys themselves
         self._size_of = size_of
         self._under_way = 0
+        self._loop: asyncio.AbstractEventLoop | None = None  # while calls are under way
         self._waiting: list[_Request[T, A]] = []
 
     async def ask(self, items: Sequence[T]) -> list[A]:
@@ -146,7 +144,9 @@ class _Lane(Generic[T, A]):
                 return await self._call(items)
             finally:
                 self._go_on()
-        request: _Request[T, A] = _Request(items)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        request: _Request[T, A] = _Request(items, self._loop.create_future())
         self._waiting.append(request)
         try:
             return await request.future
@@ -160,12 +160,14 @@ class _Lane(Generic[T, A]):
 
     def _go_on(self) -> None:
         self._under_way -= 1
-        if self._waiting:
+        if self._waiting and self._loop is not None:
             together = self._take()
             self._under_way += 1
-            task = asyncio.get_running_loop().create_task(self._send(together))
+            task = self._loop.create_task(self._send(together))
             for request in together:
                 request.sent = task
+        elif not self._under_way:
+            self._loop = None
 
     def _take(self) -> list[_Request[T, A]]:
         """Take requests out of the queue that fit into one call, no key of theirs twice."""
@@ -174,15 +176,17 @@ class _Lane(Generic[T, A]):
         keys: set[str] = set()
         size = 0
         for request in self._waiting:
-            own = {self._key_of(item) for item in request.items}
+            own: Sequence[Any] = request.items
+            if self._keys_of is not None:
+                own = self._keys_of(own)
             if self._size_of is not None:
-                size += sum(map(self._size_of, request.items))
+                size += self._size_of(request.items)
             is_too_much = len(keys) + len(own) > KEYS_TOGETHER or size > BYTES_TOGETHER
             if together and (is_too_much or not keys.isdisjoint(own)):
                 later.append(request)
             else:
                 together.append(request)
-            keys |= own  # also of those that wait: who comes later doesn't overtake them
+            keys.update(own)  # also of those that wait: who comes later doesn't overtake them
         self._waiting = later
         return together
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from enum import Enum
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
-from gramkeep.errors import GramkeepError, SessionNotLoaded
+from gramkeep.errors import GramkeepError, SessionClosed, SessionNotLoaded
 from gramkeep.locks import Ticket
+from gramkeep.state import Loaded
 from gramkeep.storage import Record
 
 T = TypeVar("T")
@@ -22,16 +23,25 @@ class State(Enum):
     ASSIGNED = "assigned"  # set without having been read: saving overwrites whatever is stored
 
 
+# By these names they cost a tenth of what the class's attributes take, many times an update.
+UNREAD: Final = State.UNREAD
+LOADED: Final = State.LOADED
+ASSIGNED: Final = State.ASSIGNED
+
+
 class Keeper(Protocol):
     """What a handle asks of its kind."""
 
     storage_name: str
+    prefix: str
 
     async def load(self, session: Session[Any]) -> None: ...
     async def save(self, session: Session[Any]) -> None: ...
-    async def finish(self, session: Session[Any]) -> None: ...
     async def clear(self, session: Session[Any]) -> None: ...
     async def reload(self, session: Session[Any]) -> None: ...
+
+
+Refusal: TypeAlias = "Callable[[Session[Any]], GramkeepError]"
 
 
 class Mirror(Protocol):
@@ -57,11 +67,10 @@ class Session(Generic[T]):
         "_asked",
         "_baseline",
         "_data",
-        "_is_current",
+        "_encoded",
         "_is_leased",
         "_is_new",
         "_keeper",
-        "_key",
         "_lock",
         "_mirror",
         "_origin",
@@ -72,27 +81,27 @@ class Session(Generic[T]):
         "_ticket",
     )
 
-    def __init__(self, keeper: Keeper, key: str, stored_key: str, origin: Any) -> None:
+    def __init__(self, keeper: Keeper, stored_key: str, origin: Any) -> None:
         self._keeper = keeper
-        self._key = key
         self._stored_key = stored_key
         self._origin = origin
-        self._state = State.UNREAD
+        self._state: State = UNREAD
         self._data: T | None = None
         self._record: Record | None = None
         self._is_new = True
-        self._is_current = True  # what is stored has the form in which it would be stored today
         self._baseline: bytes | None = None  # what the unchanged data encodes to
+        self._encoded: bytes | None = None  # what it encoded to when it was found to be changed
         self._ticket: Ticket | None = None
         self._asked = 0.0  # when it began to wait for its turn, on the monotonic clock
         self._is_leased = False  # this process may hold it in the storage
         self._lock: asyncio.Lock | None = None
-        self._refusal: Callable[[], GramkeepError] | None = None
+        self._refusal: Refusal | None = None  # why it can't be used
         self._mirror: Mirror | None = None
 
     def __repr__(self) -> str:
         state = "unavailable" if self._refusal else self._state.value
-        return f"<Session {self._key!r} in {self._keeper.storage_name}, {state}>"
+        key = self._stored_key.removeprefix(self._keeper.prefix)
+        return f"<Session {key!r} in {self._keeper.storage_name}, {state}>"
 
     @property
     def is_open(self) -> bool:
@@ -103,8 +112,8 @@ class Session(Generic[T]):
     def key(self) -> str:
         """The session's key, as ``get_session_key`` gave it."""
         if self._refusal is not None:
-            raise self._refusal()
-        return self._key
+            raise self._refusal(self)
+        return self._stored_key.removeprefix(self._keeper.prefix)
 
     @property
     def data(self) -> T:
@@ -114,25 +123,25 @@ class Session(Generic[T]):
         needs no loading: it overwrites whatever is stored.
         """
         if self._refusal is not None:
-            raise self._refusal()
-        if self._state is State.UNREAD:
+            raise self._refusal(self)
+        if self._state is UNREAD:
             self._raise_not_loaded()
         return self._data  # type: ignore[return-value] # None only where T says so, or by deletion
 
     @data.setter
     def data(self, value: T | None) -> None:
         if self._refusal is not None:
-            raise self._refusal()
-        if self._state is State.UNREAD:
-            self._state = State.ASSIGNED
+            raise self._refusal(self)
+        if self._state is UNREAD:
+            self._state = ASSIGNED
         self._replace(value)
 
     @property
     def is_new(self) -> bool:
         """Whether nothing was stored for this session when it was loaded."""
         if self._refusal is not None:
-            raise self._refusal()
-        if self._state is not State.LOADED:
+            raise self._refusal(self)
+        if self._state is not LOADED:
             self._raise_not_loaded()
         return self._is_new
 
@@ -147,14 +156,6 @@ class Session(Generic[T]):
         """
         async with self._alone():
             await self._keeper.save(self)
-
-    async def _finish(self) -> None:
-        """Save at the end of the update."""
-        if self._lock is None:
-            await self._keeper.finish(self)
-        else:
-            async with self._alone():  # after what other tasks of this update do with the handle
-                await self._keeper.finish(self)
 
     async def clear(self) -> None:
         """Delete the session now; ``data`` is initial again, and saved only if it changes.
@@ -174,24 +175,35 @@ class Session(Generic[T]):
             await self._keeper.reload(self)
 
     async def _load_once(self) -> T:
-        if self._state is State.UNREAD:
+        if self._state is UNREAD:
             async with self._alone():
-                if self._state is State.UNREAD:
+                if self._state is UNREAD:
                     await self._keeper.load(self)
         return self.data
 
     def _alone(self) -> asyncio.Lock:
         """Let the tasks of one update use its handle one after the other."""
         if self._refusal is not None:
-            raise self._refusal()
+            raise self._refusal(self)
         if self._lock is None:
             self._lock = asyncio.Lock()
         return self._lock
+
+    def _become(self, record: Record | None, loaded: Loaded) -> None:
+        self._record = record
+        self._baseline = loaded.baseline
+        self._is_new = loaded.is_new
+        self._state = LOADED
+        self._replace(loaded.data)
 
     def _replace(self, value: T | None) -> None:
         self._data = value
         if self._mirror is not None:
             self._mirror.push()
+
+    def _closed(self) -> GramkeepError:
+        """Say why a handle whose update is over can't be used."""
+        return SessionClosed(key=self._stored_key, storage=self._keeper.storage_name)
 
     def _raise_not_loaded(self) -> NoReturn:
         raise SessionNotLoaded(key=self._stored_key, storage=self._keeper.storage_name)

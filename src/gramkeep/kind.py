@@ -6,31 +6,26 @@ update do together (`gramkeep.multi`) is made of its steps.
 
 from __future__ import annotations
 
-import inspect
+import asyncio
+import math
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar
 
-import msgspec
+from msgspec.structs import replace
 
-from gramkeep.codec import CodecError
-from gramkeep.envelope import NewerVersion
 from gramkeep.errors import (
     ConfigurationError,
-    NewerSessionVersion,
     SessionBusy,
-    SessionClosed,
     SessionConflict,
-    SessionDecodeError,
-    SessionEncodeError,
     SessionTooLarge,
     StorageUnavailable,
 )
-from gramkeep.handle import Session, State
+from gramkeep.handle import ASSIGNED, LOADED, UNREAD, Session, State
 from gramkeep.locks import HeldByThisTask, TicketReleased
 from gramkeep.options import SessionOptions, wants_origin
 from gramkeep.shared import shared_over
-from gramkeep.state import Loaded
+from gramkeep.state import Contents, Initial, Loaded
 from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Put, Record, Storage
 
 T = TypeVar("T")
@@ -51,45 +46,44 @@ class Kind(Generic[T]):
         self.is_closed = False
         self.ttl: float | None = options.ttl  # type: ignore[assignment] # seconds, by its check
         self._lock_timeout: float = options.lock_timeout  # type: ignore[assignment] # the same
+        self._ttl_on_access = self.ttl if options.refresh_ttl == "access" else None
+        self._is_serial = options.isolation == "serial"
         self.shared = shared_over(storage)
         self.lease_seconds = _lease_seconds(options, storage)
-        self._codec = options.bind_codec()
-        self._wants_origin = wants_origin(options.initial)
+        self._contents = Contents(options.bind_codec(), _initial(options), storage.name)
+        self.held: set[Session[T]] = set()  # the handles of updates that aren't over
+        self._free: asyncio.Event | None = None
 
     # What a handle asks for.
 
     async def load(self, session: Session[Any]) -> None:
         """Wait for the session's turn, read it and decode it; see `Session`."""
-        await self.hold(session)
-        (record,) = await self.read_held(session)
-        await self.accept(session, record, unless=State.ASSIGNED)
+        if not self.has_turn(session):
+            await self.wait(session)
+        if self.lease_seconds is None:  # as `read_held` finds, in half the time
+            (record,) = await self.read([session._stored_key])
+        else:
+            (record,) = await self.read_held(session)
+        await self.accept(session, record, unless=ASSIGNED)
 
     async def save(self, session: Session[Any]) -> None:
         """Write the session if it differs from what is stored; see `Session.save`."""
-        change = await self.change_of(session)
-        if change is not None:
-            await write([change], hold=True)
-
-    async def finish(self, session: Session[Any]) -> None:
-        """Save at the end of the update; what another process may have after it is given up."""
-        change = await self.change_of(session)
-        if change is not None:
-            await write([change])
+        put = await self.change_of(session)
+        if put is not None:
+            await self.write({session: put}, hold=True)
 
     async def clear(self, session: Session[Any]) -> None:
         """Delete the session and make its data initial again; see `Session.clear`."""
         await self.hold(session)
-        await self._ensure_lease(session)
-        data, baseline = await self._initial(session)
-        if session._state is State.LOADED:
-            expected = await self._basis(session)
-        else:
-            expected = ANY
+        if self.lease_seconds is not None and not session._is_leased:
+            await self.read_held(session)
+        initial = await self._contents.initial(session._origin, session._stored_key)
+        expected = ANY if session._state is UNREAD else _basis(session)
+        if expected is WRITTEN_HERE:
+            expected = await self._token_of_own(session)
         if expected is not ABSENT:
-            put = Put(session._stored_key, DELETE, expected)
-            await write([Change(self, session, put)], hold=True)
-        self._become(session, None, data, baseline)
-        session._is_new = True
+            await self.write({session: Put(session._stored_key, DELETE, expected)}, hold=True)
+        session._become(None, initial)
 
     async def reload(self, session: Session[Any]) -> None:
         """Read the session again; see `Session.reload`."""
@@ -101,13 +95,12 @@ class Kind(Generic[T]):
 
     def reserve(self, session: Session[Any]) -> None:
         """Take this session's place in its key's queue now; `hold` waits for the turn."""
-        is_free = session._ticket is None and session._refusal is None
-        if is_free and self.options.isolation == "serial":
+        if self._is_serial and session._ticket is None and session._refusal is None:
             session._ticket = self.shared.queues.reserve(session._stored_key)
 
     def withdraw(self, session: Session[Any]) -> None:
         """Give a reserved place up, unless the session was used meanwhile."""
-        is_used = session._state is not State.UNREAD or session._is_leased
+        is_used = session._state is not UNREAD or session._is_leased
         if session._ticket is not None and not is_used:
             self.release(session)
 
@@ -118,28 +111,47 @@ class Kind(Generic[T]):
             session._ticket = None
 
     def close(self, session: Session[Any]) -> None:
-        """End the handle's life, and its hold on the session in this process."""
-        self.refuse(session)
+        """End the handle's life, and let the next update of its key have its turn."""
+        session._refusal = Session._closed
         self.release(session)
+        self.held.discard(session)
+        if self._free is not None and not self.held:
+            self._free.set()
+            self._free = None
 
-    def refuse(self, session: Session[Any]) -> None:
-        """Let every further use of the handle raise."""
-        session._refusal = lambda: SessionClosed(key=session._stored_key, storage=self.storage_name)
+    async def wait_until_free(self) -> None:
+        """Wait until no update holds a session, if one does."""
+        if self._free is None:
+            self._free = asyncio.Event()
+        await self._free.wait()
 
     async def hold(self, session: Session[Any]) -> None:
         """Wait until this update is the one that holds the session."""
+        if not self.has_turn(session):
+            await self.wait(session)
+
+    def has_turn(self, session: Session[Any]) -> bool:
+        """Queue for the session, and say whether there is nobody to `wait` for."""
         if session._refusal is not None:  # it was left while this call waited for another
-            raise session._refusal()
-        self.check_open(session._stored_key)
-        self.reserve(session)
-        if session._ticket is None:
-            return
+            raise session._refusal(session)
+        if self.is_closed:
+            self.check_open(session._stored_key)
+        ticket = session._ticket
+        if ticket is None:
+            if not self._is_serial:
+                return True
+            ticket = session._ticket = self.shared.queues.reserve(session._stored_key)
         if self.lease_seconds is not None and not session._is_leased:
             session._asked = time.monotonic()
+        return ticket.ahead is None
+
+    async def wait(self, session: Session[Any]) -> None:
+        """Wait until all who queued for the session earlier are done with it."""
+        assert session._ticket is not None  # noqa: S101 - it would have its turn without
         try:
             await session._ticket.wait(self._lock_timeout)
         except TicketReleased:
-            raise SessionClosed(key=session._stored_key, storage=self.storage_name) from None
+            raise session._closed() from None
         except (TimeoutError, HeldByThisTask) as refusal:
             self.release(session)
             waited = self._lock_timeout if isinstance(refusal, TimeoutError) else 0
@@ -155,16 +167,16 @@ class Kind(Generic[T]):
         """
         keys = [session._stored_key for session in sessions]
         if self.lease_seconds is None:
-            return await self.read(*keys)
-        self.check_open(keys[0])
+            return await self.read(keys)
+        if self.is_closed:
+            self.check_open(keys[0])
+        began = math.inf
         for session in sessions:
             session._is_leased = True  # from here on it may be, whatever is raised
+            began = min(began, session._asked)
         try:
             return await self.shared.leases.take(
-                keys,
-                self.lease_seconds,
-                began=min(session._asked for session in sessions),
-                timeout=self._lock_timeout,
+                keys, self.lease_seconds, began=began, timeout=self._lock_timeout
             )
         except TimeoutError:
             raise SessionBusy(
@@ -173,9 +185,10 @@ class Kind(Generic[T]):
         except StorageUnavailable as error:
             raise self.unavailable(keys[0], error.reason) from error
 
-    async def read(self, *stored_keys: str) -> list[Record | None]:
+    async def read(self, stored_keys: Sequence[str]) -> list[Record | None]:
         """Read the records of some keys, also of other kinds in this storage, in one call."""
-        self.check_open(stored_keys[0])
+        if self.is_closed:
+            self.check_open(stored_keys[0])
         try:
             return await self.shared.calls.get(stored_keys)
         except StorageUnavailable as error:
@@ -183,62 +196,89 @@ class Kind(Generic[T]):
 
     async def accept(
         self, session: Session[Any], record: Record | None, *, unless: State | None = None
-    ) -> None:
+    ) -> Loaded:
         """Make the data of what was read, ``unless`` the session came into that state meanwhile."""
-        loaded = None if record is None else await self.decode(session._stored_key, record.value)
-        is_new = loaded is None or loaded.is_expired
-        if loaded is None or loaded.is_expired:
-            data, baseline = await self._initial(session)
-        else:
-            data, baseline = loaded.data, loaded.encoded
+        key = session._stored_key
+        loaded = None if record is None else self._contents.load(record.value, key)
+        if not isinstance(loaded, Loaded):
+            if loaded is not None:
+                loaded = await self._contents.migrate(loaded, key)
+            if loaded is None:
+                loaded = await self._contents.initial(session._origin, key)
         if session._state is not unless:
-            self._become(session, record, data, baseline)
-            session._is_new = is_new
-            session._is_current = is_new or (loaded is not None and loaded.is_current)
+            session._become(record, loaded)
+        return loaded
 
-    async def change_of(self, session: Session[Any]) -> Change | None:
+    async def change_of(self, session: Session[Any]) -> Put | None:
         """Say what has to be written for this session, ``None`` for nothing."""
         if session._mirror is not None:
             session._mirror.pull()
-        if session._state is State.UNREAD:
+        if session._state is UNREAD:
             return None
-        await self.hold(session)
-        await self._ensure_lease(session)
-        key, data, record = session._stored_key, session._data, session._record
-        is_assigned = session._state is State.ASSIGNED
-        if data is None:
-            if not is_assigned and (record is None or self._encode(key, None) == session._baseline):
-                return None
-            return Change(self, session, Put(key, DELETE, await self._basis(session)))
-        encoded = self._encode(key, data)
-        if not is_assigned and self._is_unchanged(session, data, encoded):
-            if record is None or self.ttl is None or self.options.refresh_ttl == "write":
-                return None
-            return Change(self, session, Put(key, KEEP, ANY, self.ttl))
-        try:
-            self._codec.check(data, encoded, key)
-            sealed = self._codec.seal(encoded, key)
-        except CodecError as error:
-            raise self._encode_error(key, error) from error
-        limit = self.options.max_bytes
-        if len(sealed) > limit:
-            size = len(sealed)
-            raise SessionTooLarge(key=key, storage=self.storage_name, size=size, limit=limit)
-        put = Put(key, sealed, await self._basis(session), self.ttl)
-        return Change(self, session, put, encoded)
+        if not self.has_turn(session):
+            await self.wait(session)
+        if self.lease_seconds is not None and not session._is_leased:
+            await self.read_held(session)
+        put = self._difference(session)
+        if put is not None and put.expected is WRITTEN_HERE:
+            put = replace(put, expected=await self._token_of_own(session))
+        return put
 
-    async def decode(self, key: str, value: bytes) -> Loaded:
-        """Make the data of stored bytes, migrating it if it is of an older version."""
-        try:
-            return await self._codec.load(value, key)
-        except NewerVersion as newer:
-            raise NewerSessionVersion(
-                key=key, storage=self.storage_name, version=newer.version, newest=newer.newest
-            ) from None
-        except CodecError as error:
-            raise SessionDecodeError(
-                key=key, storage=self.storage_name, path=error.path, reason=error.reason
-            ) from error
+    async def write(self, changes: Mapping[Session[Any], Put], *, hold: bool = False) -> None:
+        """Write changes of sessions of this and other kinds in this storage.
+
+        All or none, where it has transactions. Other processes may have the sessions then, unless
+        the update goes on and must ``hold`` them. Raises `SessionConflict`, `StorageUnavailable`.
+        """
+        if self.is_closed:
+            self.check_open(next(iter(changes))._stored_key)
+        lease, ran_out = None, False
+        if self.storage.can_lease:
+            leases = self.shared.leases
+            for session in changes:
+                seconds = kind_of(session).lease_seconds
+                if session._is_leased and seconds is not None:
+                    lease = leases.lease(seconds)
+                    if not hold:
+                        ran_out |= leases.renew_no_more(session._stored_key)
+            if not hold and leases.is_renewing:
+                await leases.renewed([session._stored_key for session in changes])
+            if hold and lease is not None:
+                changes = {session: replace(put, hold=True) for session, put in changes.items()}
+        is_transactional = self.storage.transactional
+        while True:
+            puts = [*changes.values()]
+            began = time.time() if hold else 0.0
+            try:
+                outcomes = await self.shared.calls.put(
+                    puts, lease, atomic=is_transactional and len(puts) > 1
+                )
+            except StorageUnavailable as error:
+                raise self.unavailable(puts[0].key, error.reason) from error
+            is_done = all(outcomes)
+            if hold:
+                for (session, put), done in zip(changes.items(), outcomes, strict=True):
+                    if is_done or (done and not is_transactional):
+                        _settle(session, put, began)
+            elif lease is not None:
+                for session in changes:
+                    session._is_leased = False
+            if is_done:
+                return
+            changes = {
+                session: put if done else _once_more(session, put, lease_ran_out=ran_out)
+                for (session, put), done in zip(changes.items(), outcomes, strict=True)
+                if not done or is_transactional
+            }
+
+    async def decode(self, key: str, value: bytes) -> Loaded | None:
+        """Make the data of stored bytes, migrated if need be; ``None`` if it has expired."""
+        loaded = self._contents.load(value, key)
+        return loaded if isinstance(loaded, Loaded) else await self._contents.migrate(loaded, key)
+
+    def is_sealed_as_now(self, record: Record) -> bool:
+        """Whether it is sealed as it would be today; see `BoundCodec.is_sealed_as_now`."""
+        return self._contents.is_sealed_as_now(record.value)
 
     def check_open(self, key: str | None = None) -> None:
         """Raise `StorageUnavailable` if the manager was closed."""
@@ -251,138 +291,60 @@ class Kind(Generic[T]):
 
     # What these are made of.
 
-    async def _ensure_lease(self, session: Session[Any]) -> None:
-        """Hold a session that is to be overwritten unread; whoever reads one holds it already."""
-        if self.lease_seconds is not None and not session._is_leased:
-            await self.read_held(session)
+    def _difference(self, session: Session[Any]) -> Put | None:
+        """Compare the data with what was loaded, and make bytes of it where it changed."""
+        key, data, baseline = session._stored_key, session._data, session._baseline
+        if data is None:
+            was_none = session._record is None or (
+                self._contents.encode_changed(None, baseline, key) is None
+            )
+            is_kept = was_none and session._state is not ASSIGNED
+            return None if is_kept else Put(key, DELETE, _basis(session))
+        encoded = self._contents.encode_changed(data, baseline, key)
+        if encoded is None:
+            if session._record is None or self._ttl_on_access is None:
+                return None
+            return Put(key, KEEP, ANY, self._ttl_on_access)
+        sealed = self._contents.seal(data, encoded, key)
+        limit = self.options.max_bytes
+        if len(sealed) > limit:
+            size = len(sealed)
+            raise SessionTooLarge(key=key, storage=self.storage_name, size=size, limit=limit)
+        session._encoded = encoded
+        return Put(key, sealed, _basis(session), self.ttl)
 
-    def _is_unchanged(self, session: Session[Any], data: Any, encoded: bytes) -> bool:
-        baseline = session._baseline
-        if encoded == baseline or baseline is None:
-            return baseline is not None
-        return self._codec.is_same(data, encoded, baseline, session._stored_key)
-
-    async def _basis(self, session: Session[Any]) -> Any:
-        """Tell which stored value this session's change builds on."""
-        if session._state is State.ASSIGNED:
-            return ANY
+    async def _token_of_own(self, session: Session[Any]) -> Any:
+        """Ask for the token of what this update wrote, if that is still what is stored."""
         record = session._record
-        if record is None:
-            return ABSENT
-        if record.token is not WRITTEN_HERE:
-            return record.token
-        (stored,) = await self.read(session._stored_key)
+        assert record is not None  # noqa: S101 - it is what was written
+        (stored,) = await self.read([session._stored_key])
         if stored is None and _is_past(record.expires_at):
             return ABSENT
         if stored is None or stored.value != record.value:
             raise SessionConflict(key=session._stored_key, storage=self.storage_name)
         return stored.token
 
-    async def _initial(self, session: Session[Any]) -> tuple[Any, bytes | None]:
-        """Make the data of a new session, and what it encodes to."""
-        initial = self.options.initial
-        if initial is None:
-            return None, None
-        made: Any = initial(session._origin) if self._wants_origin else initial()
-        if inspect.isawaitable(made):
-            made = await made
-        # Written and read once, so that a value which initial hands out twice isn't shared, and
-        # one that can't be saved is refused before the handler runs.
-        key = session._stored_key
-        try:
-            encoded = self._codec.encode(made, key)
-            self._codec.check(made, encoded, key)
-        except CodecError as error:
-            raise self._encode_error(key, error) from error
-        data = self._codec.decode(encoded, key)
-        return data, self._encode(key, data)
 
-    def _become(
-        self, session: Session[Any], record: Record | None, data: Any, baseline: bytes | None
-    ) -> None:
-        session._record, session._baseline = record, baseline
-        session._state = State.LOADED
-        session._replace(data)
+def _settle(session: Session[Any], put: Put, began: float) -> None:
+    """Note what was written, at the earliest when that ``began``: the next change builds on it."""
+    if isinstance(put.value, bytes):
+        expires_at = None if put.ttl is None else began + put.ttl
+        session._record = Record(put.value, WRITTEN_HERE, expires_at)
+        session._baseline = session._encoded
+    elif put.value is DELETE:
+        session._record = session._baseline = None
+    session._state = LOADED
 
-    def _encode(self, key: str, data: Any) -> bytes:
-        try:
-            return self._codec.encode(data, key)
-        except CodecError as error:
-            raise self._encode_error(key, error) from error
 
-    def _encode_error(self, key: str, error: CodecError) -> SessionEncodeError:
-        return SessionEncodeError(
-            key=key, storage=self.storage_name, path=error.path, reason=error.reason
+def _once_more(session: Session[Any], put: Put, *, lease_ran_out: bool) -> Put:
+    """Give what to write where this was refused, or raise `SessionConflict`."""
+    if session._record is None or not _is_past(session._record.expires_at):
+        raise SessionConflict(
+            key=put.key, storage=session._keeper.storage_name, lease_ran_out=lease_ran_out
         )
-
-
-class Change(NamedTuple):
-    """What has to be written for one session; ``encoded`` is what the data in it encodes to."""
-
-    kind: Kind[Any]
-    session: Session[Any]
-    put: Put
-    encoded: bytes | None = None
-
-    def settle(self, began: float) -> None:
-        """Note that it was written, at the earliest when that ``began``: the next builds on it."""
-        session, put = self.session, self.put
-        if isinstance(put.value, bytes):
-            expires_at = None if put.ttl is None else began + put.ttl
-            session._record = Record(put.value, WRITTEN_HERE, expires_at)
-            session._baseline = self.encoded
-        elif put.value is DELETE:
-            session._record = session._baseline = None
-        session._state = State.LOADED
-
-
-async def write(changes: Sequence[Change], *, hold: bool = False) -> None:
-    """Write changes of sessions in one storage, all or none where it has transactions.
-
-    Other processes may have the sessions then, unless the update goes on and must ``hold`` them.
-    Raises `SessionConflict`, `StorageUnavailable`.
-    """
-    storage = changes[0].kind.storage
-    lease, ran_out = None, False
-    for change in changes:
-        change.kind.check_open(change.put.key)
-        if change.session._is_leased:
-            kind = change.kind
-            assert kind.lease_seconds is not None  # noqa: S101 - or there would be no lease
-            lease = kind.shared.leases.lease(kind.lease_seconds)
-            if not hold:
-                ran_out |= await kind.shared.leases.before_giving_up([change.put.key])
-    while changes:
-        puts = [change.put for change in changes]
-        if lease is not None and hold:
-            puts = [msgspec.structs.replace(put, hold=True) for put in puts]
-        began = time.time()
-        try:
-            outcomes = await changes[0].kind.shared.calls.put(
-                puts, lease, atomic=storage.transactional and len(changes) > 1
-            )
-        except StorageUnavailable as error:
-            raise changes[0].kind.unavailable(puts[0].key, error.reason) from error
-        if not hold:
-            for change in changes:
-                change.session._is_leased = False
-        undone = storage.transactional and not all(outcomes)
-        again: list[Change] = []
-        for change, done in zip(changes, outcomes, strict=True):
-            put, record = change.put, change.session._record
-            if not done and record is not None and _is_past(record.expires_at):
-                # It expired while the handler ran: nobody changed it, so it is simply new.
-                change.session._record = None
-                again.append(change._replace(put=Put(put.key, put.value, ABSENT, put.ttl)))
-            elif not done:
-                raise SessionConflict(
-                    key=put.key, storage=change.kind.storage_name, lease_ran_out=ran_out
-                )
-            elif undone:
-                again.append(change)
-            else:
-                change.settle(began)
-        changes = again
+    # It expired while the handler ran: nobody changed it, so it is simply new.
+    session._record = None
+    return replace(put, expected=ABSENT)
 
 
 async def end(sessions: Iterable[Session[Any]]) -> None:
@@ -394,7 +356,7 @@ async def end(sessions: Iterable[Session[Any]]) -> None:
     sessions = list(sessions)
     for session in sessions:
         kind = kind_of(session)
-        kind.refuse(session)
+        session._refusal = Session._closed
         if session._is_leased and kind.lease_seconds is not None:
             held.setdefault((id(kind.shared.leases), kind.lease_seconds), []).append(session)
     try:
@@ -403,12 +365,12 @@ async def end(sessions: Iterable[Session[Any]]) -> None:
             await kind_of(together[0]).shared.leases.give_up(keys, seconds)
     finally:
         for session in sessions:
-            kind_of(session).release(session)
+            kind_of(session).close(session)
 
 
 def kind_of(session: Session[Any]) -> Kind[Any]:
     """Give the kind that keeps a session's handle."""
-    return cast("Kind[Any]", session._keeper)
+    return session._keeper  # type: ignore[return-value] # handles know as much of it as they need
 
 
 def _lease_seconds(options: SessionOptions[Any], storage: Storage) -> float | None:
@@ -423,6 +385,20 @@ def _lease_seconds(options: SessionOptions[Any], storage: Storage) -> float | No
     if not storage.can_lease or options.isolation == "optimistic":
         return None
     return DEFAULT_LEASE if options.lease is None else options.lease  # type: ignore[return-value] # seconds, by its check
+
+
+def _basis(session: Session[Any]) -> Any:
+    """Tell which stored value the session's change builds on."""
+    if session._state is ASSIGNED:
+        return ANY
+    return ABSENT if session._record is None else session._record.token
+
+
+def _initial(options: SessionOptions[Any]) -> Initial | None:
+    initial = options.initial
+    if initial is None or wants_origin(initial):
+        return initial
+    return lambda _: initial()
 
 
 def _is_past(moment: float | None) -> bool:

@@ -10,14 +10,18 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from secrets import token_hex
 from typing import Final
+from weakref import WeakSet
+
+import msgspec
 
 from gramkeep.calls import Calls
 from gramkeep.errors import StorageUnavailable
+from gramkeep.locks import KeyLocks
 from gramkeep.releases import LateReleases
-from gramkeep.storage import ANY, BUSY, KEEP, Answer, Lease, Put, Record
+from gramkeep.storage import ANY, BUSY, KEEP, Lease, Put, Record
 
 RENEWALS: Final = 3  # in the time that a lease lasts
 SHORTEST_PAUSE: Final = 0.001  # seconds before a busy session is asked for again,
@@ -26,44 +30,51 @@ LONGEST_PAUSE: Final = 0.01  # growing with the time that was waited, as far as 
 log = logging.getLogger("gramkeep")
 
 
-class _Held:
+class _Held(msgspec.Struct):
     """One key's lease; ``until`` is on the monotonic clock, by the latest when it will end."""
 
-    __slots__ = ("seconds", "until")
-
-    def __init__(self, seconds: float, until: float) -> None:
-        self.seconds = seconds
-        self.until = until
+    seconds: float
+    until: float
 
 
 class Leases:
     """The leases of one process in one storage, for updates that queue for their keys before.
 
-    Belongs to one event loop at a time. ``name`` is the storage's, for the log.
+    Belongs to one event loop at a time, that of the ``queues``. ``name`` is the storage's, for the
+    log.
     """
 
-    def __init__(self, calls: Calls, name: str) -> None:
+    def __init__(self, calls: Calls, queues: KeyLocks, name: str) -> None:
         self._calls = calls
+        self._queues = queues
         self._name = name
-        self._pid = 0
         self._owner = ""
+        self._leases: dict[float, Lease] = {}  # by their length
         self._held: dict[str, _Held] = {}
         self._lapsed: set[str] = set()  # held still, but perhaps not all the time
         self._late = LateReleases(self._release)
         self._renewing: dict[str, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._shortest = 0.0  # seconds, of the leases for which the timer was set
         self._loop: asyncio.AbstractEventLoop | None = None
+        _all.add(self)
 
-    def lease(self, seconds: float, waited: Mapping[str, float] | None = None) -> Lease:
+    def lease(self, seconds: float) -> Lease:
         """Give what the storage is told with a call of this process."""
-        pid = os.getpid()
-        if pid != self._pid:  # in a forked child, what the parent holds is another's
-            self._pid = pid
-            self._owner = f"{pid}-{token_hex(8)}"
-            self._held = {}
-            self._late.clear()
-            self._loop = None
-        return Lease(self._owner, seconds, waited or {})
+        lease = self._leases.get(seconds)
+        if lease is None:
+            if not self._owner:
+                self._owner = f"{os.getpid()}-{token_hex(8)}"
+            lease = self._leases[seconds] = Lease(self._owner, seconds)
+        return lease
+
+    def disown(self) -> None:
+        """Begin anew, in a forked child: what the parent holds is another's."""
+        self._owner = ""
+        self._leases.clear()
+        self._held.clear()
+        self._late.clear()
+        self._loop = None
 
     async def take(
         self, keys: Sequence[str], seconds: float, *, began: float, timeout: float
@@ -79,13 +90,18 @@ class Leases:
         await self._late.drop(keys)
         records: list[Record | None] = []
         waited: dict[str, float] = {}
+        pending = keys
         while True:
             asked = time.monotonic()
-            pending = keys[len(records) :]
-            answers = await self._calls.claim(pending, self.lease(seconds, waited))
-            free = _first_busy(answers)
+            lease = self.lease(seconds)
+            if waited:
+                lease = msgspec.structs.replace(lease, waited=waited)
+            answers = await self._calls.claim(pending, lease)
+            free = answers.index(BUSY) if BUSY in answers else len(answers)
+            for key in pending[:free]:
+                self._held[key] = _Held(seconds, asked + seconds)
+            self._renew_in_time(seconds)
             records += answers[:free]  # type: ignore[arg-type] # up to the first that is BUSY
-            self._note(pending[:free], seconds, asked + seconds)
             if free == len(answers):
                 return records
             early = [
@@ -98,23 +114,30 @@ class Leases:
                 raise TimeoutError
             pause = min(max(SHORTEST_PAUSE, (now - began) / 8), LONGEST_PAUSE)
             await asyncio.sleep(min(pause, max(0.0, began + timeout - now)))
-            waited[pending[free]] = time.monotonic() - began
+            pending = pending[free:]
+            waited[pending[0]] = time.monotonic() - began
 
-    async def before_giving_up(self, keys: Iterable[str]) -> bool:
-        """Renew these keys no more, and say whether one of their leases may have run out.
+    def renew_no_more(self, key: str) -> bool:
+        """Let a lease end, and say whether it may have run out already.
 
-        To be called before the `put` that gives them up: a renewal that the storage sees after it
-        would hold the key again, for nobody.
+        Before the `put` that gives it up, and before `renewed`, which waits for what is under
+        way: a renewal that the storage sees after it would hold the key again, for nobody.
         """
-        ran_out = False
-        now = time.monotonic()
+        held = self._held.pop(key, None)
+        has_lapsed = key in self._lapsed
+        self._lapsed.discard(key)
+        return has_lapsed or (held is not None and held.until < time.monotonic())
+
+    @property
+    def is_renewing(self) -> bool:
+        """Whether any renewal is under way."""
+        return bool(self._renewing)
+
+    async def renewed(self, keys: Iterable[str]) -> None:
+        """Wait for renewals of these keys that are under way."""
         for key in keys:
-            held = self._held.pop(key, None)
-            ran_out = ran_out or (held is not None and held.until < now) or key in self._lapsed
-            self._lapsed.discard(key)
             if key in self._renewing:
                 await asyncio.wait([self._renewing[key]])
-        return ran_out
 
     async def give_up(self, keys: Sequence[str], seconds: float) -> None:
         """Let others have these keys, of updates that have nothing to write.
@@ -135,7 +158,9 @@ class Leases:
         task.result()
 
     async def _give_up(self, keys: Sequence[str], seconds: float) -> None:
-        await self.before_giving_up(keys)
+        for key in keys:
+            self.renew_no_more(key)
+        await self.renewed(keys)
         try:
             await self._release(keys, seconds)
         except StorageUnavailable as error:
@@ -152,28 +177,26 @@ class Leases:
     async def _release(self, keys: Sequence[str], seconds: float) -> None:
         await self._calls.put([Put(key, KEEP, ANY) for key in keys], self.lease(seconds))
 
-    def _note(self, keys: Sequence[str], seconds: float, until: float) -> None:
-        if not keys:
-            return
-        for key in keys:
-            self._held[key] = _Held(seconds, until)
-        loop = asyncio.get_running_loop()
+    def _renew_in_time(self, seconds: float) -> None:
+        """See to it that the timer comes in time for leases of that length."""
+        loop = self._queues.loop
         if self._loop is not loop:
             self._loop, self._timer = loop, None
             self._renewing.clear()
-        if self._timer is None or self._timer.when() > loop.time() + seconds / RENEWALS:
-            self._set_timer(loop)
+        if self._timer is None or seconds < self._shortest:
+            self._set_timer()
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        shortest = min(held.seconds for held in self._held.values())
-        self._timer = loop.call_later(shortest / RENEWALS, self._renew_what_is_due, loop)
+            self._timer = None
+        if self._held and self._loop is not None:
+            self._shortest = min(held.seconds for held in self._held.values())
+            pause = self._shortest / RENEWALS
+            self._timer = self._loop.call_later(pause, self._renew_what_is_due, self._loop)
 
     def _renew_what_is_due(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        if not self._held:
-            return  # the next one that is taken sets a timer
         now = time.monotonic()
         due: dict[float, list[str]] = {}
         for key, held in self._held.items():
@@ -183,7 +206,7 @@ class Leases:
         for seconds, keys in due.items():
             task = loop.create_task(self._renew(keys, seconds))
             self._renewing.update(dict.fromkeys(keys, task))
-        self._set_timer(loop)
+        self._set_timer()  # or the next one that is taken does
 
     async def _renew(self, keys: Sequence[str], seconds: float) -> None:
         asked = time.monotonic()
@@ -207,8 +230,13 @@ class Leases:
                 held.until = asked + seconds
 
 
-def _first_busy(answers: Sequence[Record | Answer | None]) -> int:
-    for index, answer in enumerate(answers):
-        if answer is BUSY:
-            return index
-    return len(answers)
+_all: WeakSet[Leases] = WeakSet()
+
+
+def _disown_all() -> None:
+    for leases in _all:
+        leases.disown()
+
+
+if hasattr(os, "register_at_fork"):  # to ask for the process's id each time takes longer
+    os.register_at_fork(after_in_child=_disown_all)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from asyncio import current_task
 from typing import Any
+
+import msgspec
 
 
 class HeldByThisTask(Exception):
@@ -21,58 +23,43 @@ class KeyLocks:
     Not thread-safe: all tickets of one instance belong to one event loop at a time.
     """
 
-    __slots__ = ("__weakref__", "_queues")
+    __slots__ = ("__weakref__", "_last", "loop")
 
     def __init__(self) -> None:
-        self._queues: dict[str, deque[Ticket]] = {}
+        self._last: dict[str, Ticket] = {}  # the last ticket of each queue
+        self.loop: asyncio.AbstractEventLoop | None = None  # in which the last one was taken
 
     def __len__(self) -> int:
         """Return how many keys are in use."""
-        return len(self._queues)
+        return len(self._last)
 
     def reserve(self, key: str) -> Ticket:
         """Take a place in the queue of ``key``, at once; `Ticket.wait` then waits for the turn."""
-        ticket = Ticket(self, key)
-        queue = self._queues.get(key)
-        if queue is None:
-            self._queues[key] = deque((ticket,))
-        else:
-            queue.append(ticket)
+        # To ask which loop runs takes longer than all the rest here, before Python 3.12.
+        loop = self.loop
+        task = None if loop is None else current_task(loop)
+        if task is None:  # another loop runs by now
+            self.loop = asyncio.get_running_loop()
+            task = current_task()
+        ahead = self._last.get(key)
+        ticket = self._last[key] = Ticket(key, task, ahead, self._last)
+        if ahead is not None:
+            ahead.behind = ticket
         return ticket
 
-    def _leave(self, ticket: Ticket) -> None:
-        queue = self._queues[ticket.key]
-        if queue[0] is not ticket:
-            queue.remove(ticket)
-            return
-        queue.popleft()
-        if queue:
-            queue[0]._wake()
-        else:
-            del self._queues[ticket.key]
 
-    def _is_turn(self, ticket: Ticket) -> bool:
-        return self._queues[ticket.key][0] is ticket
+class Ticket(msgspec.Struct, eq=False):
+    """A place in a key's queue: the holder's, once its turn has come, until it is released.
 
-    def _is_ahead(self, ticket: Ticket, task: asyncio.Task[Any] | None) -> bool:
-        for other in self._queues[ticket.key]:
-            if other is ticket:
-                return False
-            if other.task is task:
-                return True
-        return False
+    ``ahead`` and ``behind`` are its neighbours in the queue; nobody is ahead of the holder.
+    """
 
-
-class Ticket:
-    """A place in a key's queue: the holder's, once its turn has come, until it is released."""
-
-    __slots__ = ("_locks", "_turn", "key", "task")
-
-    def __init__(self, locks: KeyLocks, key: str) -> None:
-        self._locks: KeyLocks | None = locks
-        self._turn: asyncio.Future[None] | None = None
-        self.key = key
-        self.task = asyncio.current_task()
+    key: str
+    task: asyncio.Task[Any] | None
+    ahead: Ticket | None
+    _last: dict[str, Ticket] | None  # of the queues that it stands in
+    behind: Ticket | None = None
+    _waits: tuple[asyncio.Future[bool], ...] = ()  # several tasks of an update may wait
 
     async def wait(self, timeout: float) -> None:
         """Wait for the turn, ``timeout`` seconds at most.
@@ -80,27 +67,57 @@ class Ticket:
         Raises `TimeoutError`, `TicketReleased`, or at once `HeldByThisTask`. The ticket stays in
         its queue, also when the wait is cancelled: whoever took it releases it.
         """
-        locks = self._locks
-        if locks is None:
+        if self._last is None:
             raise TicketReleased
-        if locks._is_turn(self):
+        if self.ahead is None:
             return
-        if locks._is_ahead(self, self.task):
+        if self._is_behind_itself():
             raise HeldByThisTask
-        if self._turn is None:
-            self._turn = asyncio.get_running_loop().create_future()
-        async with asyncio.timeout(timeout):
-            await asyncio.shield(self._turn)  # several tasks of one update may wait with it
-        if self._locks is None:
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waits = (*self._waits, turn)
+        alarm = loop.call_later(timeout, _end, turn, False)
+        try:
+            has_come = await turn
+        finally:
+            alarm.cancel()
+        if not has_come:
+            raise TimeoutError
+        if self._last is None:
             raise TicketReleased
 
     def release(self) -> None:
         """Leave the queue and let the next one have its turn. Idempotent."""
-        locks, self._locks = self._locks, None
-        if locks is not None:
-            locks._leave(self)
-            self._wake()  # a task of this update may still wait: nothing is left to wait for
+        last = self._last
+        if last is None:
+            return
+        self._last = None
+        ahead, behind = self.ahead, self.behind
+        if behind is not None:
+            behind.ahead = ahead
+        elif ahead is not None:
+            last[self.key] = ahead
+        else:
+            del last[self.key]
+        if ahead is not None:
+            ahead.behind = behind
+        elif behind is not None:
+            behind._wake()
+        self._wake()  # a task of this update may still wait: nothing is left to wait for
+
+    def _is_behind_itself(self) -> bool:
+        other = self.ahead
+        while other is not None:
+            if other.task is self.task:
+                return True
+            other = other.ahead
+        return False
 
     def _wake(self) -> None:
-        if self._turn is not None and not self._turn.done():
-            self._turn.set_result(None)
+        for turn in self._waits:
+            _end(turn, True)
+
+
+def _end(turn: asyncio.Future[bool], has_come: bool) -> None:
+    if not turn.done():
+        turn.set_result(has_come)

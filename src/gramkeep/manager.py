@@ -6,14 +6,16 @@ import asyncio
 import inspect
 import logging
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from gramkeep.errors import ConfigurationError, NoSessionKey, SessionConflict
 from gramkeep.handle import NoSession, Session
-from gramkeep.kind import Kind, end
+from gramkeep.kind import Kind, end, kind_of
 from gramkeep.lifetime import Lifetime, positive_seconds
 from gramkeep.options import CommonOptions, SessionOptions
 from gramkeep.origin import Origin, require_key, session_key
@@ -82,8 +84,6 @@ class Sessions(StoredSessions[T]):
     def _begin(self, options: SessionOptions[T]) -> None:
         storage, self._owns_storage = storage_of(options.storage)
         super().__init__(Kind(options, storage))
-        self._open: set[Session[T]] = set()
-        self._drained: asyncio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<Sessions in {self.storage.name}>"
@@ -104,8 +104,7 @@ class Sessions(StoredSessions[T]):
         `SessionTooLarge`, `StorageUnavailable`.
         """
         require_key(key)
-        lazy = self.options.lazy if lazy is None else lazy
-        return _Opened(self, key, self.kind.prefix + key, origin, lazy=lazy)
+        return self._opened(self.kind.prefix + key, origin, lazy)
 
     async def open_for(self, origin: Any, *, lazy: bool | None = None) -> _Opened[T]:
         """Hold the session of an update: as `open`, under the key that the update has.
@@ -113,15 +112,19 @@ class Sessions(StoredSessions[T]):
         For an update without one the handle is given all the same, and raises `NoSessionKey`
         when it is used. For writers of integrations.
         """
-        lazy = self.options.lazy if lazy is None else lazy
         try:
             key = await session_key(self.options.get_session_key, origin)
         except NoSessionKey as error:
             reason = error.reason
-            handle = _Opened(self, "", "", origin, lazy=True)
-            handle._refusal = lambda: NoSessionKey(reason)
+            handle = self._opened("", origin, lazy=True)
+            handle._refusal = lambda _: NoSessionKey(reason)
             return handle
-        return _Opened(self, key, self.kind.prefix + key, origin, lazy=lazy)
+        return self._opened(self.kind.prefix + key, origin, lazy)
+
+    def _opened(self, stored_key: str, origin: Any, lazy: bool | None) -> _Opened[T]:
+        handle: _Opened[T] = _Opened(self.kind, stored_key, origin)
+        handle._lazy = self.options.lazy if lazy is None else lazy
+        return handle
 
     async def hand_out(self, session: Session[T], *, lazy: bool) -> Any:
         """Give what handlers find under ``key``: the data, loaded now; of lazy ones, the handle.
@@ -135,7 +138,7 @@ class Sessions(StoredSessions[T]):
     def shown(self, session: Session[T], *, lazy: bool) -> Any:
         """Give what handlers find under ``key``, once it is loaded."""
         if session._refusal is not None:
-            return NoSession(session._refusal)
+            return NoSession(partial(session._refusal, session))
         return session if lazy else session.data
 
     async def update(self, key: str, function: Callable[[T], T | Awaitable[T]]) -> T:
@@ -183,16 +186,14 @@ class Sessions(StoredSessions[T]):
         await asyncio.sleep(0)  # let updates that were just dispatched come in
         try:
             async with asyncio.timeout(seconds):
-                while self._open:
-                    if self._drained is None:
-                        self._drained = asyncio.Event()
-                    await self._drained.wait()
+                while self.kind.held:
+                    await self.kind.wait_until_free()
         except TimeoutError:
             log.warning(
                 "%r: sessions are still held after %g s: %s",
                 self,
                 seconds,
-                ", ".join(sorted(repr(session._stored_key) for session in self._open)),
+                ", ".join(sorted(repr(session._stored_key) for session in self.kind.held)),
             )
 
     async def aclose(self, drain_timeout: Lifetime = 30.0) -> None:
@@ -227,51 +228,25 @@ class Sessions(StoredSessions[T]):
         """Give a reserved place up, unless the session was used meanwhile."""
         self.kind.withdraw(session)
 
-    def enter(self, session: Session[T]) -> None:
-        """Count a handle among those that are held, for `aclose` to wait for."""
-        if session._refusal is None:
-            self._open.add(session)
-
-    async def leave(self, session: Session[T]) -> None:
-        """End a handle's life, and let the next update of its key have its turn."""
-        try:
-            if session._is_leased:
-                await end([session])
-        finally:
-            self.kind.close(session)
-            self.forget(session)
-
-    def forget(self, session: Session[T]) -> None:
-        """Count a handle no more among those that are held."""
-        self._open.discard(session)
-        if self._drained is not None and not self._open:
-            self._drained.set()
-            self._drained = None
-
 
 class _Opened(Session[T]):
     """A session that is its own context manager: one object an update."""
 
-    __slots__ = ("_lazy", "_sessions")
+    __slots__ = ("_lazy",)
 
-    def __init__(
-        self, sessions: Sessions[T], key: str, stored_key: str, origin: Any, *, lazy: bool
-    ) -> None:
-        super().__init__(sessions.kind, key, stored_key, origin)
-        self._sessions = sessions
-        self._lazy = lazy
+    _lazy: bool
 
     async def __aenter__(self) -> Session[T]:
         if self._refusal is not None:
             if self._stored_key:
-                raise self._refusal()  # it was left, and can't be entered again
+                raise self._refusal(self)  # it was left, and can't be entered again
             return self
-        self._sessions.enter(self)
+        kind_of(self).held.add(self)
         if not self._lazy:
             try:
                 await self._keeper.load(self)
             except BaseException:
-                await self._sessions.leave(self)
+                await self.__aexit__(*sys.exc_info())
                 raise
         return self
 
@@ -279,10 +254,24 @@ class _Opened(Session[T]):
         if not self._stored_key:
             return
         try:
-            if kind is None:
+            if kind is None and self._lock is None:
                 await self._finish()
+            elif kind is None:
+                async with self._alone():  # after what other tasks of this update do with it
+                    await self._finish()
         finally:
-            await self._sessions.leave(self)
+            try:
+                if self._is_leased:
+                    await end([self])
+            finally:
+                kind_of(self).close(self)
+
+    async def _finish(self) -> None:
+        """Save at the end of the update; what another process may have after it is given up."""
+        kind = kind_of(self)
+        put = await kind.change_of(self)
+        if put is not None:
+            await kind.write({self: put})
 
 
 def storage_of(option: Storage | StorageAdapter[Any] | str | None) -> tuple[Storage, bool]:

@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from gramkeep.errors import ConfigurationError
-from gramkeep.handle import Mirror, Session, State
-from gramkeep.kind import Change, end, kind_of, write
+from gramkeep.handle import ASSIGNED, UNREAD, Mirror, Session
+from gramkeep.kind import end, kind_of
 from gramkeep.lifetime import Lifetime
 from gramkeep.manager import Sessions, storage_of
 from gramkeep.options import SessionOptions
@@ -127,7 +127,7 @@ class MultiHandle:
         """Hold the parts that aren't known yet, then read those of one storage in one call."""
         together: dict[tuple[int, float | None], list[Session[Any]]] = defaultdict(list)
         for session in self.in_order():
-            if session._state is not State.UNREAD:
+            if session._state is not UNREAD:
                 continue
             kind = kind_of(session)
             await kind.hold(session)
@@ -135,7 +135,7 @@ class MultiHandle:
         for sessions in together.values():
             records = await kind_of(sessions[0]).read_held(*sessions)
             for session, record in zip(sessions, records, strict=True):
-                await kind_of(session).accept(session, record, unless=State.ASSIGNED)
+                await kind_of(session).accept(session, record, unless=ASSIGNED)
 
     async def _save(self, *, hold: bool) -> None:
         """Write the parts that changed, those of one storage in one call.
@@ -147,21 +147,21 @@ class MultiHandle:
                 await stack.enter_async_context(session._alone())
             if self._mirror is not None:
                 self._mirror.pull()
-            changed: dict[int, list[Change]] = defaultdict(list)
+            changed: dict[int, dict[Session[Any], Put]] = defaultdict(dict)
             unchanged: list[Session[Any]] = []
             for session in self.in_order():
                 kind = kind_of(session)
-                change = await kind.change_of(session)
-                if change is not None:
-                    changed[id(kind.storage)].append(change)
+                put = await kind.change_of(session)
+                if put is not None:
+                    changed[id(kind.storage)][session] = put
                 elif session._is_leased and not hold:
                     unchanged.append(session)
             for session in unchanged:
                 kind = kind_of(session)
                 if beside := changed.get(id(kind.storage)):
-                    beside.append(Change(kind, session, Put(session._stored_key, KEEP, ANY)))
+                    beside[session] = Put(session._stored_key, KEEP, ANY)
             for changes in changed.values():
-                await write(changes, hold=hold)
+                await kind_of(next(iter(changes))).write(changes, hold=hold)
 
     async def _load(self) -> MultiSession:
         for session in self.in_order():
@@ -207,7 +207,7 @@ class MultiSessions:
             name: await sessions.open_for(origin, lazy=True)
             for name, sessions in self.parts.items()
         }
-        return _OpenedMulti(self, parts, lazy=self.options.lazy if lazy is None else lazy)
+        return _OpenedMulti(parts, lazy=self.options.lazy if lazy is None else lazy)
 
     async def hand_out(self, handle: MultiHandle, *, lazy: bool) -> MultiSession:
         """Give what handlers find under ``key``; see `Sessions.hand_out`."""
@@ -268,23 +268,20 @@ class MultiSessions:
 class _OpenedMulti(MultiHandle):
     """A multi session that is its own context manager."""
 
-    __slots__ = ("_is_lazy", "_sessions")
+    __slots__ = ("_is_lazy",)
 
-    def __init__(
-        self, sessions: MultiSessions, parts: dict[str, Session[Any]], *, lazy: bool
-    ) -> None:
+    def __init__(self, parts: dict[str, Session[Any]], *, lazy: bool) -> None:
         super().__init__(parts, lazy=lazy)
-        self._sessions = sessions
         self._is_lazy = lazy
 
     async def __aenter__(self) -> MultiHandle:
-        for name, session in self.parts.items():
-            self._sessions.parts[name].enter(session)
+        for session in self.in_order():
+            kind_of(session).held.add(session)
         if not self._is_lazy:
             try:
                 await self.load_together()
             except BaseException:
-                await self._leave()
+                await end(self.parts.values())
                 raise
         return self
 
@@ -293,14 +290,7 @@ class _OpenedMulti(MultiHandle):
             if kind is None:
                 await self._save(hold=False)
         finally:
-            await self._leave()
-
-    async def _leave(self) -> None:
-        try:
             await end(self.parts.values())
-        finally:
-            for name, session in self.parts.items():
-                self._sessions.parts[name].forget(session)
 
 
 def _checked(parts: Mapping[str, Any]) -> Mapping[str, SessionOptions[Any]]:

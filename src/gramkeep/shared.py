@@ -16,7 +16,7 @@ class Shared:
     def __init__(self, storage: Storage) -> None:
         self.queues = KeyLocks()
         self.calls = Calls(storage)
-        self.leases = Leases(self.calls, storage.name)
+        self.leases = Leases(self.calls, self.queues, storage.name)
         self._storage = storage  # while this lives its id is its own
 
 

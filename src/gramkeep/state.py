@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import Any, TypeAlias
+
+import msgspec
 
 from gramkeep.codec import BoundCodec, Codec, CodecError, EnvelopeFound
 from gramkeep.envelope import (
@@ -10,23 +15,117 @@ from gramkeep.envelope import (
     Envelope,
     MigrationFailed,
     Migrations,
+    NewerVersion,
     Versions,
     is_envelope,
     is_expired,
 )
+from gramkeep.errors import NewerSessionVersion, SessionDecodeError, SessionEncodeError
+
+Initial: TypeAlias = Callable[[Any], Any]  # of the update's origin; may be async
 
 
-class Loaded(NamedTuple):
-    """What stored bytes stand for.
+class Loaded(msgspec.Struct):
+    """The data of a session, and ``baseline``: the bytes by which a change of it is found.
 
-    ``encoded`` is what ``data`` encodes to, in today's form. ``is_current``: it is that form in
-    which they are stored. ``is_expired``: they are there, but count as absent.
+    ``is_new``: nothing was stored for it. ``is_migrated``: it was, in an older form.
     """
 
     data: Any
-    encoded: bytes
-    is_current: bool = True
-    is_expired: bool = False
+    baseline: bytes | None
+    is_new: bool = False
+    is_migrated: bool = False
+
+
+class Contents:
+    """What the sessions of one kind in one storage hold: made, loaded, and compared."""
+
+    def __init__(self, codec: StateCodec, initial: Initial | None, storage_name: str) -> None:
+        self._codec = codec
+        self._initial = initial
+        self._storage_name = storage_name
+
+    async def initial(self, origin: Any, key: str) -> Loaded:
+        """Make the data of a new session. Raises `SessionEncodeError`."""
+        if self._initial is None:
+            return Loaded(None, None, is_new=True)
+        made = self._initial(origin)
+        if inspect.isawaitable(made):
+            made = await made
+        # Written and read once, so that a value which initial hands out twice isn't shared, and
+        # one that can't be saved is refused before the handler runs.
+        try:
+            encoded = self._codec.encode(made, key)
+            self._codec.check(made, encoded, key)
+            data = self._codec.decode(encoded, key)
+            return Loaded(data, self._codec.encode(data, key), is_new=True)
+        except CodecError as error:
+            raise self._encode_error(key, error) from error
+
+    def load(self, value: bytes, key: str) -> Loaded | Envelope[Any]:
+        """Make the data of stored bytes; of those that need more, the envelope for `migrate`.
+
+        Raises `SessionDecodeError`.
+        """
+        try:
+            return self._codec.load(value, key)
+        except CodecError as error:
+            raise self._decode_error(key, error) from error
+
+    async def migrate(self, envelope: Envelope[Any], key: str) -> Loaded | None:
+        """Bring what is of an older version to the newest; ``None`` for what has expired.
+
+        Raises `SessionDecodeError`, `NewerSessionVersion`.
+        """
+        try:
+            return await self._codec.migrate(envelope, key)
+        except NewerVersion as newer:
+            raise NewerSessionVersion(
+                key=key, storage=self._storage_name, version=newer.version, newest=newer.newest
+            ) from None
+        except CodecError as error:
+            raise self._decode_error(key, error) from error
+
+    def encode_changed(self, data: Any, baseline: bytes | None, key: str) -> bytes | None:
+        """Make bytes of data; ``None`` where they say what ``baseline`` does.
+
+        Raises `SessionEncodeError`.
+        """
+        codec = self._codec
+        try:
+            encoded = codec.encode(data, key)
+            if encoded == baseline:
+                return None
+            if baseline is None or codec.is_canonical:
+                return encoded
+            return None if codec.is_same(data, encoded, baseline, key) else encoded
+        except CodecError as error:
+            raise self._encode_error(key, error) from error
+
+    def seal(self, data: Any, encoded: bytes, key: str) -> bytes:
+        """Make what is stored of ``data``, encoded as ``encoded``, once it will load as the same.
+
+        Raises `SessionEncodeError`.
+        """
+        try:
+            self._codec.check(data, encoded, key)
+            return self._codec.seal(encoded, key)
+        except CodecError as error:
+            raise self._encode_error(key, error) from error
+
+    def is_sealed_as_now(self, stored: bytes) -> bool:
+        """Whether it is sealed as `seal` would do it today."""
+        return self._codec.is_sealed_as_now(stored)
+
+    def _decode_error(self, key: str, error: CodecError) -> SessionDecodeError:
+        return SessionDecodeError(
+            key=key, storage=self._storage_name, path=error.path, reason=error.reason
+        )
+
+    def _encode_error(self, key: str, error: CodecError) -> SessionEncodeError:
+        return SessionEncodeError(
+            key=key, storage=self._storage_name, path=error.path, reason=error.reason
+        )
 
 
 class StateCodec:
@@ -42,23 +141,31 @@ class StateCodec:
         self._enveloped = codec.bind(Envelope[data_type])
         self._bare_of_any = codec.bind(Any)
         self._enveloped_of_any = codec.bind(Envelope[Any])
+        self.is_canonical = self._bare.is_canonical
+        self.seal = self._bare.seal
+        self.unseal = self._bare.unseal
+        self.is_sealed_as_now = self._bare.is_sealed_as_now
+        if self.newest is None and _is_class_of_objects(data_type):
+            # None of them is kept in an envelope: not even a detour is made.
+            self.encode = self._bare.encode  # type: ignore[method-assign]
+            self.check = self._bare.check  # type: ignore[method-assign]
 
-    def encode(self, data: Any, key: str) -> bytes:
+    def encode(self, value: Any, key: str) -> bytes:
         """Make bytes of the state. Raises `CodecError`."""
-        codec, value = self._form(data)
+        codec, value = self._form(value)
         return codec.encode(value, key)
 
-    def check(self, data: Any, encoded: bytes, key: str) -> None:
-        """Make sure that ``encoded`` will load as ``data``. Raises `CodecError`."""
-        codec, value = self._form(data)
+    def check(self, value: Any, encoded: bytes, key: str) -> None:
+        """Make sure that ``encoded`` will load as ``value``. Raises `CodecError`."""
+        codec, value = self._form(value)
         try:
             codec.check(value, encoded, key)
         except CodecError as error:
             raise _of_the_data(error) from error
 
-    def is_same(self, data: Any, encoded: bytes, stored: bytes, key: str) -> bool:
-        """Whether ``data``, encoded as ``encoded``, is what ``stored``, in today's form, says."""
-        codec, value = self._form(data)
+    def is_same(self, value: Any, encoded: bytes, stored: bytes, key: str) -> bool:
+        """Whether ``value``, encoded as ``encoded``, is what ``stored``, in today's form, says."""
+        codec, value = self._form(value)
         try:
             return codec.is_same(value, encoded, stored, key)
         except CodecError:  # one is in an envelope, the other isn't
@@ -73,26 +180,19 @@ class StateCodec:
                 pass
         return self._open(stored, key).data
 
-    def seal(self, encoded: bytes, key: str) -> bytes:
-        """Make what is stored, compressed or encrypted as the codec has it; or `CodecError`."""
-        return self._bare.seal(encoded, key)
+    def load(self, stored: bytes, key: str) -> Loaded | Envelope[Any]:
+        """Make the state of stored bytes; of those that need more, the envelope for `migrate`.
 
-    def unseal(self, stored: bytes, key: str) -> bytes:
-        """Make the encoded bytes again of what is stored. Raises `CodecError`."""
-        return self._bare.unseal(stored, key)
-
-    async def load(self, stored: bytes, key: str) -> Loaded:
-        """Make the state of stored bytes in any form, migrating them.
-
-        Raises `CodecError`, `NewerVersion`.
+        Raises `CodecError`.
         """
         encoded = self.unseal(stored, key)
-        is_current = self._bare.is_sealed_as_now(stored)
         if self.newest is None:
             try:
-                return Loaded(self._bare.decode(encoded, key), encoded, is_current)
+                data = self._bare.decode(encoded, key)
             except EnvelopeFound:
                 pass
+            else:
+                return Loaded(data, self._baseline(self._bare, data, encoded, key))
         envelope: Envelope[Any] | None = None
         problem: CodecError | None = None
         try:
@@ -102,18 +202,39 @@ class StateCodec:
         if envelope is None or envelope.version != self.newest:
             # Of another form: today's type would read it wrongly, or not at all.
             envelope = self._open_any(encoded, key)
-        if is_expired(envelope):
-            return Loaded(None, encoded, is_expired=True)
-        if envelope.version != self.newest:
-            try:
-                migrated = await self._versions.migrate(envelope.data, envelope.version)
-            except MigrationFailed as error:
-                raise CodecError(error.reason) from error
-            data = self.decode(self.encode(migrated, key), key)
-            return Loaded(data, self.encode(data, key), is_current=False)
+        if envelope.version != self.newest or is_expired(envelope):
+            return envelope
         if problem is not None:
             raise problem
-        return Loaded(envelope.data, encoded, is_current)
+        baseline = self._baseline(self._enveloped, envelope, encoded, key)
+        return Loaded(envelope.data, baseline)
+
+    async def migrate(self, envelope: Envelope[Any], key: str) -> Loaded | None:
+        """Bring what is of an older version to the newest; ``None`` for what has expired.
+
+        Raises `CodecError`, `NewerVersion`.
+        """
+        if is_expired(envelope):
+            return None
+        try:
+            migrated = await self._versions.migrate(envelope.data, envelope.version)
+        except MigrationFailed as error:
+            raise CodecError(error.reason) from error
+        data = self.decode(self.encode(migrated, key), key)
+        return Loaded(data, self.encode(data, key), is_migrated=True)
+
+    def _baseline(self, codec: BoundCodec, value: Any, encoded: bytes, key: str) -> bytes:
+        """Give the bytes by which a change of ``value``, decoded of ``encoded``, will be found.
+
+        Another writer's may differ in their spacing or the order of fields. To encode the value
+        at once, while it is what it was, is the cheapest way to be told that.
+        """
+        if not codec.is_canonical:
+            return encoded
+        try:
+            return codec.encode(value, key)
+        except CodecError:  # to be raised when it is saved
+            return encoded
 
     def _form(self, data: Any) -> tuple[BoundCodec, Any]:
         if self.newest is not None:
@@ -135,6 +256,12 @@ class StateCodec:
         except CodecError as error:
             raise _of_the_data(error) from error
         return envelope
+
+
+def _is_class_of_objects(data_type: Any) -> bool:
+    return isinstance(data_type, type) and (
+        is_dataclass(data_type) or issubclass(data_type, msgspec.Struct)
+    )
 
 
 def _of_the_data(error: CodecError) -> CodecError:

@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from gramkeep.errors import GramkeepError, SessionConflict
 from gramkeep.handle import Session
-from gramkeep.kind import Kind, end, write
+from gramkeep.kind import Kind, end
 from gramkeep.origin import Origin, require_key
 from gramkeep.supergroup import moves
 
@@ -48,11 +48,11 @@ class StoredSessions(Generic[T]):
         Raises `SessionDecodeError`, `NewerSessionVersion`, `StorageUnavailable`.
         """
         stored_key = self.kind.prefix + require_key(key)
-        (record,) = await self.kind.read(stored_key)
+        (record,) = await self.kind.read([stored_key])
         if record is None:
             return None
-        data: T | None = (await self.kind.decode(stored_key, record.value)).data
-        return data
+        loaded = await self.kind.decode(stored_key, record.value)
+        return None if loaded is None else loaded.data
 
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over the keys of all stored sessions that start with ``prefix``, each once."""
@@ -81,11 +81,11 @@ class StoredSessions(Generic[T]):
         if not keys:
             return
         stored_keys = [self.kind.prefix + key for key in keys]
-        records = await self.kind.read(*stored_keys)
+        records = await self.kind.read(stored_keys)
         for key, stored_key, record in zip(keys, stored_keys, records, strict=True):
             if record is not None:
                 loaded = await self.kind.decode(stored_key, record.value)
-                if not loaded.is_expired:
+                if loaded is not None:
                     yield key, loaded.data
 
     async def count(self, prefix: str = "") -> int:
@@ -141,12 +141,12 @@ class StoredSessions(Generic[T]):
                 )
                 return False
             old.data = None  # deletes it
-            changes = [
-                change
+            changes = {
+                session: put
                 for session in (new, old)  # so that where both aren't one step, none is lost
-                if (change := await self.kind.change_of(session)) is not None
-            ]
-            await write(changes)
+                if (put := await self.kind.change_of(session)) is not None
+            }
+            await self.kind.write(changes)
             return True
 
     async def move_chat(self, origin: Origin, old_chat_id: int, new_chat_id: int) -> int:
@@ -188,16 +188,17 @@ class StoredSessions(Generic[T]):
                     (record,) = await self.kind.read_held(session)
                     if record is None:
                         continue
-                    await self.kind.accept(session, record)
-                    if session._is_current:
+                    loaded = await self.kind.accept(session, record)
+                    is_sealed_as_now = self.kind.is_sealed_as_now(record)
+                    if loaded.is_new or (is_sealed_as_now and not loaded.is_migrated):
                         report.current += 1
                     else:
                         report.migrated += 1
                         if not dry_run:
                             session._baseline = None  # it has to be written as it is
-                            change = await self.kind.change_of(session)
-                            assert change is not None  # noqa: S101 - of no baseline, all differs
-                            await write([change])
+                            put = await self.kind.change_of(session)
+                            assert put is not None  # noqa: S101 - of no baseline, all differs
+                            await self.kind.write({session: put})
             except GramkeepError as error:
                 report.failed[key] = error
             if progress is not None:
@@ -206,7 +207,7 @@ class StoredSessions(Generic[T]):
 
     @asynccontextmanager
     async def _handle(self, key: str) -> AsyncIterator[Session[T]]:
-        session: Session[T] = Session(self.kind, key, self.kind.prefix + key, Origin())
+        session: Session[T] = Session(self.kind, self.kind.prefix + key, Origin())
         try:
             yield session
         finally:

@@ -300,6 +300,26 @@ async def test_thousands_can_wait_for_one_key_without_slowing_each_other_down_fo
     assert len(locks) == 0
 
 
+def test_queues_go_on_in_another_event_loop_when_the_first_is_over():
+    locks = KeyLocks()
+
+    async def wait_for_itself():
+        first, second = locks.reserve("a"), locks.reserve("a")
+        with pytest.raises(HeldByThisTask):
+            await second.wait(LONG)
+        waiting = asyncio.create_task(hold(locks, "a", asyncio.Event()))
+        await settle()
+        assert locks.loop is asyncio.get_running_loop()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        second.release()
+        first.release()
+
+    for _ in range(2):
+        asyncio.run(wait_for_itself())
+    assert len(locks) == 0
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("enter"), st.sampled_from("ab")),

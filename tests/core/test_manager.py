@@ -198,7 +198,7 @@ async def test_deleting_waits_for_the_update_that_holds_the_session(sessions):
 async def test_nothing_is_kept_for_sessions_that_nobody_holds(sessions):
     await asyncio.gather(*(add_one(sessions, f"key {i % 500}") for i in range(1000)))
     assert len(sessions.kind.shared.queues) == 0
-    assert not sessions._open
+    assert not sessions.kind.held
 
 
 async def test_a_storage_that_is_dropped_takes_its_locks_along():

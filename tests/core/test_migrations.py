@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import pydantic
 import pytest
 
 from gramkeep import (
@@ -235,3 +236,40 @@ async def test_migrate_all_waits_for_a_session_that_is_held(storage, migrations)
 def test_wrong_migrations_are_refused(migrations, text):
     with pytest.raises(ConfigurationError, match=text):
         Sessions(initial=Pet, storage="memory://", migrations=migrations)
+
+
+# What another writer put into an envelope, where this bot has no versions.
+
+
+class Model(pydantic.BaseModel):
+    count: int = 0
+
+
+@dataclass
+class Plain:
+    count: int = 0
+
+
+@dataclass
+class WithSet(Plain):
+    seen: set[int] = field(default_factory=set)
+
+
+def count_of(data):
+    return data["count"] if isinstance(data, dict) else data.count
+
+
+@pytest.mark.parametrize("kind", [Plain, WithSet, Model, dict])
+@pytest.mark.parametrize("expiry", [b"", b',"e":99999999999999'])
+async def test_a_session_in_an_envelope_is_used_like_any_other_whatever_its_type(
+    storage, kind, expiry
+):
+    await put(storage, "42", b'{"__d":{"count":1}%s}' % expiry)
+    sessions = Sessions(initial=kind, storage=storage)
+    async with sessions.open("42") as session:
+        assert count_of(session.data) == 1
+    assert count_of(await sessions.get("42")) == 1
+    await put(storage, "42", b'{"__d":{"count":1}%s}' % expiry)
+    async with sessions.open("42") as session:
+        session.data = kind(count=2)
+    assert count_of(await sessions.get("42")) == 2

@@ -12,7 +12,7 @@ import gramkeep
 MODULES = pkgutil.walk_packages(gramkeep.__path__, "gramkeep.")
 HEAVY = (
     *("aiogram", "telegram", "aiohttp", "cryptography", "pydantic", "pytest", "rich", "textual"),
-    *("sqlite3", "telebot"),
+    *("sqlite3", "telebot", "telethon", "pyrogram"),
     *("redis", "hiredis", "asyncpg", "asyncmy", "pymongo", "obstore", "key_value"),
 )
 

@@ -45,6 +45,11 @@ class BoundCodec(ABC):
     raise `CodecError` for what they refuse.
     """
 
+    is_canonical: bool = False
+    """Whether the same value has the same bytes however it was made, so that bytes that differ
+    from those of the loaded value always are a change. Where they needn't be, `is_same` is asked.
+    """
+
     @abstractmethod
     def encode(self, value: Any, key: str) -> bytes:
         """Make bytes of the value stored under ``key``. Raises `CodecError`."""

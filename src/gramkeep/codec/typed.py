@@ -17,6 +17,7 @@ from gramkeep.codec.base import (
     EnvelopeFound,
     refuse_differences,
 )
+from gramkeep.codec.certain import SHORT, certain_in
 from gramkeep.codec.comparing import alike_in
 from gramkeep.codec.differences import alike, children, differences, type_name
 from gramkeep.codec.pydantic_classes import (
@@ -116,7 +117,9 @@ class TypedCodec(Codec):
             decode,
             format_.decoder().decode,
             format_.mark if typing.get_origin(data_type) is not Envelope else None,
-            alike_in(root),
+            # Validators of pydantic's may do anything.
+            is_certain=certain_in(inspect.AnyType() if model_types or dataclasses else root),
+            is_alike=alike_in(root),
             has_sets=bool(model_types) or any(isinstance(kind, SETS) for kind in kinds),
         )
 
@@ -126,24 +129,24 @@ class TypedCodec(Codec):
 
 
 class _BoundTyped(BoundCodec):
-    __slots__ = ("_decode", "_decode_any", "_encode", "_has_sets", "_is_alike", "_mark")
-
     def __init__(
         self,
         encode: Callable[[Any], bytes],
         decode: Callable[[bytes], Any],
         decode_any: Callable[[bytes], Any],
         mark: bytes | None,
-        is_alike: Callable[[Any, Any], bool],
         *,
+        is_certain: Callable[[Any], bool],
+        is_alike: Callable[[Any, Any], bool],
         has_sets: bool,
     ) -> None:
         self._encode = encode
         self._decode = decode
         self._decode_any = decode_any
         self._mark = mark
+        self._is_certain = is_certain
         self._is_alike = is_alike
-        self._has_sets = has_sets
+        self.is_canonical = not has_sets
 
     def encode(self, value: Any, key: str) -> bytes:  # noqa: ARG002 - the same under any key
         try:
@@ -169,12 +172,14 @@ class _BoundTyped(BoundCodec):
         if encoded == self.encode(back, key):
             return True
         # Sets have no order, so that equal ones may be written down differently.
-        return self._has_sets and (
+        return not self.is_canonical and (
             alike(value, back) or not any(True for _ in differences(value, back))
         )
 
     def check(self, value: Any, encoded: bytes, key: str) -> None:
         try:
+            if len(encoded) < SHORT and self._is_certain(value):
+                return
             has_mark = (mark := self._mark) is not None and encoded.find(mark) >= 0
             if not has_mark and self._is_alike(value, self._decode(encoded)):
                 return
@@ -189,8 +194,6 @@ class _BoundTyped(BoundCodec):
 
 class _BoundVerifying(_BoundTyped):
     """For models of which part isn't written: that this is lost shows in no change of bytes."""
-
-    __slots__ = ()
 
     def encode(self, value: Any, key: str) -> bytes:
         encoded = super().encode(value, key)

@@ -31,6 +31,7 @@ class BoundWrapping(BoundCodec):
 
     def __init__(self, inner: BoundCodec) -> None:
         self._inner = inner
+        self.is_canonical = inner.is_canonical
 
     def encode(self, value: Any, key: str) -> bytes:
         return self._inner.encode(value, key)

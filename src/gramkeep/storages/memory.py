@@ -41,19 +41,20 @@ class MemorySessionStorage(Storage):
 
     async def get(self, keys: Sequence[str]) -> list[Record | None]:
         """Read several keys."""
-        return [self._find(key) for key in keys]
+        # Where nothing expires there is nothing to look at.
+        return list(map(self._find if self._expiries else self._records.get, keys))
 
     async def put(
         self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
     ) -> list[bool]:
         """Carry out several changes."""
-        outcomes = [self._is_expected(put) for put in puts]
-        if atomic and not all(outcomes):
-            return outcomes
-        for put, expected in zip(puts, outcomes, strict=True):
-            if expected:
-                self._apply(put)
-        self._forget_expired(len(self._expiries))
+        if atomic:
+            expected = [self._is_expected(put) for put in puts]
+            if not all(expected):
+                return expected
+        outcomes = list(map(self._carry_out, puts))
+        if self._expiries:
+            self._forget_expired(len(self._expiries))
         return outcomes
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
@@ -84,23 +85,25 @@ class MemorySessionStorage(Storage):
             return put.expected is ABSENT
         return record.token == put.expected
 
-    def _apply(self, put: Put) -> None:
-        if put.value is DELETE:
+    def _carry_out(self, put: Put) -> bool:
+        if not self._is_expected(put):
+            return False
+        value = put.value
+        if value is DELETE:
             self._records.pop(put.key, None)
-            return
-        ttl = put.ttl or self._ttl
-        expires_at = None if ttl is None else time.time() + ttl
-        if put.value is KEEP:
+            return True
+        if value is KEEP:
             record = self._find(put.key)
             if record is None or put.ttl is None:
-                return
+                return True
             value = record.value
-        else:
-            value = put.value
+        ttl = put.ttl or self._ttl
+        expires_at = None if ttl is None else time.time() + ttl
         # The value is its own token: equal bytes are an equal basis to build on.
         self._records[put.key] = Record(value, value, expires_at)
         if expires_at is not None:
             heapq.heappush(self._expiries, (expires_at, put.key))
+        return True
 
     def _forget_expired(self, at_most: int) -> int:
         now, expiries, before = time.time(), self._expiries, len(self._records)
