@@ -1,23 +1,31 @@
 # Two commands need nothing prepared: `make demo` and `make test`. The rest is for contributors.
 PYTHON ?= python3
+BENCH ?= full
+FRAMEWORK ?= aiogram
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test scenarios docs lint types imports format lock clean
+.PHONY: help demo test versions scenarios bench docs lint types imports format lock clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Play with a real bot on a local Bot API server
-	@$(BIN)/gramkeep demo
+	@$(BIN)/gramkeep demo --framework $(FRAMEWORK)
 
 test: $(READY) ## Run all tests
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
+versions: $(READY) ## Run tests with the lowest and the newest versions that users may have
+	@$(BIN)/nox $(NOX_ARGS)
+
 scenarios: $(READY) ## Run what every integration must pass, and write its table
 	@PYTHONPATH=tests $(BIN)/python -m integrations.scenario_table
+
+bench: $(READY) ## Measure speed beside that of others; BENCH=quick shows figures only
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
 
 docs: $(READY) ## Build the documentation
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mkdocs build --strict
@@ -28,6 +36,7 @@ lint: $(READY) ## Check style
 
 types: $(READY) ## Check types, as mypy and as pyright see them
 	@$(BIN)/mypy
+	@MYPYPATH=tests $(BIN)/mypy -p benchmarks --follow-imports silent
 	@$(BIN)/pyright
 
 imports: $(READY) ## Check that imports point one way

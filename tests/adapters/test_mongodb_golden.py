@@ -21,14 +21,14 @@ NOT_OF_JSON = {"plain:date_object", "plain:minus_zero", "plain:not_numbers"}
 
 
 @pytest.fixture
-async def collection(database):
-    async with AsyncMongoClient(database) as client:
+async def collection(mongodb_database):
+    async with AsyncMongoClient(mongodb_database) as client:
         yield client.get_default_database()["sessions"]
 
 
 @pytest.fixture
-async def storage(database):
-    storage = MongoStorage(database, collection="sessions", layout="grammy")
+async def storage(mongodb_database):
+    storage = MongoStorage(mongodb_database, collection="sessions", layout="grammy")
     yield storage
     await storage.aclose()
 
@@ -142,8 +142,8 @@ async def run(script, url, cases):
 
 
 @with_node
-async def test_what_grammy_writes_now_is_read_here(storage, database):
-    await run("write.mjs", database, FOR_BOTH)
+async def test_what_grammy_writes_now_is_read_here(storage, mongodb_database):
+    await run("write.mjs", mongodb_database, FOR_BOTH)
     records = await storage.get([entry["key"] for entry in FOR_BOTH])
     for entry, record in zip(FOR_BOTH, records, strict=True):
         assert data_of(record.value) == entry["value"]
@@ -152,11 +152,11 @@ async def test_what_grammy_writes_now_is_read_here(storage, database):
 
 @with_node
 async def test_what_is_written_here_grammy_reads_now_and_types_the_same(
-    storage, collection, database
+    storage, collection, mongodb_database
 ):
     await storage.put([put_of(case) for case in FOR_BOTH])
-    await run("verify.mjs", database, FOR_BOTH)
+    await run("verify.mjs", mongodb_database, FOR_BOTH)
     mine = await raw(collection)
-    await run("write.mjs", database, lasting(FOR_BOTH))
+    await run("write.mjs", mongodb_database, lasting(FOR_BOTH))
     assert await raw(collection) == mine
     assert await collection.count_documents({}) == len(FOR_BOTH)  # it found the documents made here

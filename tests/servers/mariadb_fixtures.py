@@ -20,7 +20,7 @@ def mariadb() -> Iterator[MariaDB | GivenServer]:
 
 
 @pytest.fixture
-async def database(mariadb: MariaDB | GivenServer) -> AsyncIterator[str]:
+async def mariadb_database(mariadb: MariaDB | GivenServer) -> AsyncIterator[str]:
     """Give the URL of a new database, which is dropped afterwards."""
     name = f"gramkeep_{_RUN}_{next(_NUMBERS)}"
     await query(mariadb.url(), f"CREATE DATABASE `{name}`")

@@ -17,7 +17,7 @@ def mongodb():
 
 
 @pytest.fixture
-def database(mongodb):
+def mongodb_database(mongodb):
     """The URL of a database that holds nothing, and goes with the test."""
     name = f"gramkeep_test_{os.getpid()}_{next(_numbers)}"
     yield mongodb.url(name)
