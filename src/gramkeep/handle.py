@@ -65,7 +65,7 @@ class Session(Generic[T]):
 
     __slots__ = (
         "_asked",
-        "_baseline",
+        "_baselines",
         "_data",
         "_encoded",
         "_is_leased",
@@ -89,8 +89,8 @@ class Session(Generic[T]):
         self._data: T | None = None
         self._record: Record | None = None
         self._is_new = True
-        self._baseline: bytes | None = None  # what the unchanged data encodes to
-        self._encoded: bytes | None = None  # what it encoded to when it was found to be changed
+        self._baselines: tuple[bytes, ...] = ()  # what the unchanged data encodes to
+        self._encoded = b""  # what it encoded to when it was found to be changed
         self._ticket: Ticket | None = None
         self._asked = 0.0  # when it began to wait for its turn, on the monotonic clock
         self._is_leased = False  # this process may hold it in the storage
@@ -191,7 +191,7 @@ class Session(Generic[T]):
 
     def _become(self, record: Record | None, loaded: Loaded) -> None:
         self._record = record
-        self._baseline = loaded.baseline
+        self._baselines = loaded.baselines
         self._is_new = loaded.is_new
         self._state = LOADED
         self._replace(loaded.data)

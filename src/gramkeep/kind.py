@@ -232,7 +232,7 @@ class Kind(Generic[T]):
         """
         if self.is_closed:
             self.check_open(next(iter(changes))._stored_key)
-        lease, ran_out = None, False
+        lease, lasts_until = None, math.inf
         if self.storage.can_lease:
             leases = self.shared.leases
             for session in changes:
@@ -240,7 +240,7 @@ class Kind(Generic[T]):
                 if session._is_leased and seconds is not None:
                     lease = leases.lease(seconds)
                     if not hold:
-                        ran_out |= leases.renew_no_more(session._stored_key)
+                        lasts_until = min(lasts_until, leases.renew_no_more(session._stored_key))
             if not hold and leases.is_renewing:
                 await leases.renewed([session._stored_key for session in changes])
             if hold and lease is not None:
@@ -266,7 +266,7 @@ class Kind(Generic[T]):
             if is_done:
                 return
             changes = {
-                session: put if done else _once_more(session, put, lease_ran_out=ran_out)
+                session: put if done else _once_more(session, put, lasts_until)
                 for (session, put), done in zip(changes.items(), outcomes, strict=True)
                 if not done or is_transactional
             }
@@ -293,14 +293,14 @@ class Kind(Generic[T]):
 
     def _difference(self, session: Session[Any]) -> Put | None:
         """Compare the data with what was loaded, and make bytes of it where it changed."""
-        key, data, baseline = session._stored_key, session._data, session._baseline
+        key, data, baselines = session._stored_key, session._data, session._baselines
         if data is None:
             was_none = session._record is None or (
-                self._contents.encode_changed(None, baseline, key) is None
+                self._contents.encode_changed(None, baselines, key) is None
             )
             is_kept = was_none and session._state is not ASSIGNED
             return None if is_kept else Put(key, DELETE, _basis(session))
-        encoded = self._contents.encode_changed(data, baseline, key)
+        encoded = self._contents.encode_changed(data, baselines, key)
         if encoded is None:
             if session._record is None or self._ttl_on_access is None:
                 return None
@@ -330,17 +330,19 @@ def _settle(session: Session[Any], put: Put, began: float) -> None:
     if isinstance(put.value, bytes):
         expires_at = None if put.ttl is None else began + put.ttl
         session._record = Record(put.value, WRITTEN_HERE, expires_at)
-        session._baseline = session._encoded
+        session._baselines = (session._encoded,)
     elif put.value is DELETE:
-        session._record = session._baseline = None
+        session._record, session._baselines = None, ()
     session._state = LOADED
 
 
-def _once_more(session: Session[Any], put: Put, *, lease_ran_out: bool) -> Put:
+def _once_more(session: Session[Any], put: Put, leased_until: float) -> Put:
     """Give what to write where this was refused, or raise `SessionConflict`."""
     if session._record is None or not _is_past(session._record.expires_at):
         raise SessionConflict(
-            key=put.key, storage=session._keeper.storage_name, lease_ran_out=lease_ran_out
+            key=put.key,
+            storage=session._keeper.storage_name,
+            lease_ran_out=leased_until < time.monotonic(),
         )
     # It expired while the handler ran: nobody changed it, so it is simply new.
     session._record = None

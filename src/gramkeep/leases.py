@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -117,8 +118,8 @@ class Leases:
             pending = pending[free:]
             waited[pending[0]] = time.monotonic() - began
 
-    def renew_no_more(self, key: str) -> bool:
-        """Let a lease end, and say whether it may have run out already.
+    def renew_no_more(self, key: str) -> float:
+        """Let a lease end, and say until when, on the monotonic clock, it certainly lasts.
 
         Before the `put` that gives it up, and before `renewed`, which waits for what is under
         way: a renewal that the storage sees after it would hold the key again, for nobody.
@@ -126,7 +127,9 @@ class Leases:
         held = self._held.pop(key, None)
         has_lapsed = key in self._lapsed
         self._lapsed.discard(key)
-        return has_lapsed or (held is not None and held.until < time.monotonic())
+        if has_lapsed:
+            return -math.inf
+        return math.inf if held is None else held.until
 
     @property
     def is_renewing(self) -> bool:

@@ -26,13 +26,13 @@ Initial: TypeAlias = Callable[[Any], Any]  # of the update's origin; may be asyn
 
 
 class Loaded(msgspec.Struct):
-    """The data of a session, and ``baseline``: the bytes by which a change of it is found.
+    """The data of a session, and ``baselines``: what it encodes to while it is unchanged.
 
     ``is_new``: nothing was stored for it. ``is_migrated``: it was, in an older form.
     """
 
     data: Any
-    baseline: bytes | None
+    baselines: tuple[bytes, ...]
     is_new: bool = False
     is_migrated: bool = False
 
@@ -48,7 +48,7 @@ class Contents:
     async def initial(self, origin: Any, key: str) -> Loaded:
         """Make the data of a new session. Raises `SessionEncodeError`."""
         if self._initial is None:
-            return Loaded(None, None, is_new=True)
+            return Loaded(None, (), is_new=True)
         made = self._initial(origin)
         if inspect.isawaitable(made):
             made = await made
@@ -58,7 +58,7 @@ class Contents:
             encoded = self._codec.encode(made, key)
             self._codec.check(made, encoded, key)
             data = self._codec.decode(encoded, key)
-            return Loaded(data, self._codec.encode(data, key), is_new=True)
+            return Loaded(data, (self._codec.encode(data, key),), is_new=True)
         except CodecError as error:
             raise self._encode_error(key, error) from error
 
@@ -86,19 +86,19 @@ class Contents:
         except CodecError as error:
             raise self._decode_error(key, error) from error
 
-    def encode_changed(self, data: Any, baseline: bytes | None, key: str) -> bytes | None:
-        """Make bytes of data; ``None`` where they say what ``baseline`` does.
+    def encode_changed(self, data: Any, baselines: tuple[bytes, ...], key: str) -> bytes | None:
+        """Make bytes of data; ``None`` where they say what one of the ``baselines`` does.
 
         Raises `SessionEncodeError`.
         """
         codec = self._codec
         try:
             encoded = codec.encode(data, key)
-            if encoded == baseline:
+            if encoded in baselines:
                 return None
-            if baseline is None or codec.is_canonical:
+            if codec.is_canonical or not baselines:
                 return encoded
-            return None if codec.is_same(data, encoded, baseline, key) else encoded
+            return None if codec.is_same(data, encoded, baselines[0], key) else encoded
         except CodecError as error:
             raise self._encode_error(key, error) from error
 
@@ -192,7 +192,7 @@ class StateCodec:
             except EnvelopeFound:
                 pass
             else:
-                return Loaded(data, self._baseline(self._bare, data, encoded, key))
+                return Loaded(data, self._baselines(data, encoded, key))
         envelope: Envelope[Any] | None = None
         problem: CodecError | None = None
         try:
@@ -206,8 +206,12 @@ class StateCodec:
             return envelope
         if problem is not None:
             raise problem
-        baseline = self._baseline(self._enveloped, envelope, encoded, key)
-        return Loaded(envelope.data, baseline)
+        # An expiry that stands beside the data is no change of it.
+        try:
+            encoded = self.encode(envelope.data, key)
+        except CodecError:
+            pass  # to be raised when it is saved
+        return Loaded(envelope.data, (encoded,))
 
     async def migrate(self, envelope: Envelope[Any], key: str) -> Loaded | None:
         """Bring what is of an older version to the newest; ``None`` for what has expired.
@@ -221,20 +225,20 @@ class StateCodec:
         except MigrationFailed as error:
             raise CodecError(error.reason) from error
         data = self.decode(self.encode(migrated, key), key)
-        return Loaded(data, self.encode(data, key), is_migrated=True)
+        return Loaded(data, (self.encode(data, key),), is_migrated=True)
 
-    def _baseline(self, codec: BoundCodec, value: Any, encoded: bytes, key: str) -> bytes:
-        """Give the bytes by which a change of ``value``, decoded of ``encoded``, will be found.
+    def _baselines(self, data: Any, encoded: bytes, key: str) -> tuple[bytes, ...]:
+        """Give what ``data``, decoded of ``encoded``, encodes to while nobody changes it.
 
-        Another writer's may differ in their spacing or the order of fields. To encode the value
-        at once, while it is what it was, is the cheapest way to be told that.
+        Another writer's bytes may differ in their spacing or the order of fields. To encode the
+        data at once, while it is what it was, is the cheapest way to be told that.
         """
-        if not codec.is_canonical:
-            return encoded
+        if not self._bare.is_canonical:
+            return (encoded,)
         try:
-            return codec.encode(value, key)
+            return encoded, self._bare.encode(data, key)
         except CodecError:  # to be raised when it is saved
-            return encoded
+            return (encoded,)
 
     def _form(self, data: Any) -> tuple[BoundCodec, Any]:
         if self.newest is not None:

@@ -195,7 +195,7 @@ class StoredSessions(Generic[T]):
                     else:
                         report.migrated += 1
                         if not dry_run:
-                            session._baseline = None  # it has to be written as it is
+                            session._baselines = ()  # it has to be written as it is
                             put = await self.kind.change_of(session)
                             assert put is not None  # noqa: S101 - of no baseline, all differs
                             await self.kind.write({session: put})

@@ -299,6 +299,17 @@ async def test_a_worker_whose_lease_ran_out_overwrites_nothing(here, there):
     assert await here.value() == b'{"count":1}'
 
 
+async def test_a_lease_that_runs_out_while_it_is_saved_is_told(here, there):
+    theirs = sessions_in(there)
+    with pytest.raises(SessionConflict, match="the lease on it ran out"):
+        async with sessions_in(here, lease=0.1).open("42") as held:
+            held.data.count += 5
+            here.latency = 0.5  # as a pooler's queue may take
+            counting = asyncio.create_task(count_up(theirs))
+    await counting
+    assert await here.value() == b'{"count":1}'
+
+
 async def test_a_worker_whose_session_is_held_by_another_overwrites_nothing(here, there):
     theirs = sessions_in(there)
     with pytest.raises(SessionConflict, match="the lease on it ran out"):

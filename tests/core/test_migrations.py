@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass, field
 
 import pydantic
@@ -236,6 +237,23 @@ async def test_migrate_all_waits_for_a_session_that_is_held(storage, migrations)
 def test_wrong_migrations_are_refused(migrations, text):
     with pytest.raises(ConfigurationError, match=text):
         Sessions(initial=Pet, storage="memory://", migrations=migrations)
+
+
+@pytest.mark.parametrize(
+    ("version", "migrations"),
+    [(b"", None), (b"", {1: lambda old: old}), (b'"v":1,', {1: lambda old: old})],
+)
+@pytest.mark.parametrize("data_type", [dict, dict[str, set[int]]])
+async def test_an_untouched_session_keeps_the_expiry_in_its_envelope(
+    storage, data_type, version, migrations
+):
+    stored = b'{%b"__d":{"a":[1]},"e":%d}' % (version, (time.time() + 60) * 1000)
+    await storage.put([Put("42", stored, ANY)])
+    sessions = Sessions(data_type=data_type, storage=storage, migrations=migrations)
+    async with sessions.open("42") as held:
+        assert list(held.data["a"]) == [1]
+    (record,) = await storage.get(["42"])
+    assert record.value == stored
 
 
 # What another writer put into an envelope, where this bot has no versions.

@@ -152,6 +152,18 @@ async def test_a_session_that_is_new_and_stays_so_is_read_and_not_written(plain)
     assert plain.calls == [("get", "43")]
 
 
+async def test_data_that_encodes_to_what_is_stored_is_not_written_whatever_it_loads_as(plain):
+    @dataclass
+    class Price:
+        euros: float = 0.0
+
+    sessions = Sessions(initial=Price, storage=plain)
+    for _ in range(2):
+        async with sessions.open("42") as session:
+            session.data = Price(5)  # stored as 5, and loaded as 5.0
+    assert plain.calls == [("get", "42"), ("put", "42"), ("get", "42")]
+
+
 async def test_overwriting_or_deleting_a_session_unread_makes_one_call(plain):
     sessions = await counted_to_one(plain)
     async with sessions.open("42", lazy=True) as session:
