@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import is_dataclass
 from typing import Any, TypeAlias
 
@@ -207,10 +208,8 @@ class StateCodec:
         if problem is not None:
             raise problem
         # An expiry that stands beside the data is no change of it.
-        try:
+        with suppress(CodecError):  # it will be raised when it is saved
             encoded = self.encode(envelope.data, key)
-        except CodecError:
-            pass  # to be raised when it is saved
         return Loaded(envelope.data, (encoded,))
 
     async def migrate(self, envelope: Envelope[Any], key: str) -> Loaded | None:
