@@ -356,7 +356,7 @@ async def test_filters_that_take_their_time_let_no_later_update_of_the_chat_over
 async def test_a_filter_that_never_ends_holds_up_its_own_chat_alone_and_not_for_ever(
     client, telegram, storage, monkeypatch
 ):
-    monkeypatch.setattr("gramkeep.integrations.telethon.PATIENCE", 0.1)
+    monkeypatch.setattr("gramkeep.integrations.telethon.hook.PATIENCE", 0.1)
     session(initial=Counter, storage=storage).setup(client)
 
     async def hangs(event: Any) -> bool:
