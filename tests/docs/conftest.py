@@ -70,3 +70,13 @@ def talk() -> Talk:
                     await polling
 
     return talk
+
+
+async def texts_of(telegram: TelegramServer, *written: str) -> list[str]:
+    """Let Ada write to the bot, and give the texts of its answers."""
+    ada = telegram.user("Ada")
+    answers = []
+    for text in written:
+        await ada.write(text)
+        answers.append((await ada.next_answer()).text)
+    return answers

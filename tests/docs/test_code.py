@@ -21,6 +21,7 @@ from aiogram.fsm.storage.base import StorageKey
 from gramkeep import Sessions, StorageUnavailable
 from gramkeep.testing import TelegramServer
 
+from .conftest import texts_of
 from .pages import ROOT, blocks
 
 TESTED_ELSEWHERE = {
@@ -136,15 +137,6 @@ async def test_the_shop_of_the_quickstart(run, talk, monkeypatch):
 
 
 # docs/integrations/aiogram.md
-
-
-async def texts_of(telegram, *written):
-    ada = telegram.user("Ada")
-    answers = []
-    for text in written:
-        await ada.write(text)
-        answers.append((await ada.next_answer()).text)
-    return answers
 
 
 @pytest.mark.parametrize(

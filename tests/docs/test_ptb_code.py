@@ -8,7 +8,7 @@ from telegram.ext import ApplicationBuilder
 
 from gramkeep.testing import TelegramServer
 
-from .conftest import Run
+from .conftest import Run, texts_of
 
 PAGE = "docs/integrations/ptb.md"
 
@@ -47,15 +47,6 @@ async def start(
         await application.updater.stop()
         await application.stop()
         await application.shutdown()
-
-
-async def texts_of(telegram: TelegramServer, *written: str) -> list[str]:
-    ada = telegram.user("Ada")
-    answers = []
-    for text in written:
-        await ada.write(text)
-        answers.append((await ada.next_answer()).text)
-    return answers
 
 
 @pytest.mark.parametrize(

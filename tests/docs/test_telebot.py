@@ -9,6 +9,8 @@ from telebot import TeleBot, apihelper, asyncio_helper
 
 from gramkeep.testing import TelegramServer
 
+from .conftest import texts_of
+
 PAGE = "docs/integrations/telebot.md"
 
 
@@ -33,15 +35,6 @@ async def talk(bot):
             else:
                 task.cancel()
                 await task
-
-
-async def texts_of(telegram, *written):
-    ada = telegram.user("Ada")
-    answers = []
-    for text in written:
-        await ada.write(text)
-        answers.append((await ada.next_answer()).text)
-    return answers
 
 
 @pytest.mark.parametrize(

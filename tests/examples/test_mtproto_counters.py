@@ -1,6 +1,6 @@
-"""The counter for Pyrogram, run as a program whose client is given raw updates.
+"""The counters for Telethon and Pyrogram, programs whose clients are given raw updates.
 
-Its answers are read where the client would send them to Telegram.
+Their answers are read where the client would send them to Telegram.
 """
 
 import asyncio
@@ -12,12 +12,36 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from integrations.drivers.events import ADA, BOB
 
 TESTS = Path(__file__).parents[1]
-EXAMPLE = TESTS.parent / "examples/pyrogram_counter.py"
 
-PROGRAM = """
+TELETHON = """
+import asyncio, json, runpy, sys
+from integrations.drivers.events import ADA, BOB
+from integrations.drivers.telethon import Telegram
+
+example = runpy.run_path(sys.argv[1])
+telegram = Telegram(example["client"])
+
+async def talk():
+    answers = []
+    for person, text in [(ADA, "hello"), (ADA, "again"), (BOB, "hello"), (ADA, "/reset")]:
+        telegram.write(person, text)
+        answers += await telegram.answers(1)
+    telegram.write(ADA, "hello")
+    print(json.dumps(answers + await telegram.answers(1)), flush=True)
+
+async def main():
+    talking = asyncio.create_task(talk())
+    await example["main"]()
+    await talking
+
+asyncio.run(main())
+"""
+
+PYROGRAM = """
 import asyncio, json, runpy, signal, sys
 from integrations.drivers.events import ADA, BOB
 from integrations.drivers.handlers import until
@@ -41,10 +65,17 @@ talking.result()
 """
 
 
-async def test_the_counter_counts_for_each_chat_and_forgets_when_told(tmp_path):
+@pytest.mark.parametrize(
+    ("example", "program"),
+    [
+        pytest.param("telethon_counter", TELETHON, id="telethon"),
+        pytest.param("pyrogram_counter", PYROGRAM, id="pyrogram"),
+    ],
+)
+async def test_the_counter_counts_for_each_chat_and_forgets_when_told(tmp_path, example, program):
     path = tmp_path / "bot.db"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM, EXAMPLE),
+        *(sys.executable, "-c", program, TESTS.parent / "examples" / f"{example}.py"),
         cwd=tmp_path,
         env={
             **os.environ,
@@ -57,7 +88,7 @@ async def test_the_counter_counts_for_each_chat_and_forgets_when_told(tmp_path):
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        answers = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
+        answers = json.loads(await asyncio.wait_for(process.stdout.readline(), 100))
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30) == 0
     finally:
