@@ -217,6 +217,22 @@ async def test_a_lease_that_another_one_has_by_now_is_seen(open_storage, leases_
     assert await put(other, b"3", owner="two")
 
 
+async def test_who_takes_over_waits_for_the_last_holder_who_is_writing(open_storage, path):
+    first, second = open_storage(), open_storage()
+    await put(first, b"1")
+    await put(second, b"1")  # both have opened their files
+    await claim(first, seconds=0.01)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")  # as the first one, stopped on its way to COMMIT
+        connection.execute("UPDATE gramkeep_sessions SET value = ?", (b"2",))
+        await asyncio.sleep(0.02)
+        taking = asyncio.create_task(claim(second, owner="two"))
+        assert not (await asyncio.wait([taking], timeout=0.3))[0]
+        connection.execute("COMMIT")
+    assert (await taking).value == b"2"
+    assert await put(second, b"3", b"2", owner="two")
+
+
 async def test_asking_again_in_vain_only_reads(storage, leases_path, monkeypatch):
     monkeypatch.setattr(sqlite_leases, "PLACE_KEPT", 120.0)
     monkeypatch.setattr(sqlite_leases, "PLACE_RENEWED", 60.0)

@@ -119,7 +119,7 @@ class Statements:
             f"`since` = IF({mine} OR `waiter` <> {me} OR NOT ({stale} OR {earlier}), "
             f"`since`, {my_since}), "
             f"`seen` = IF(`waiter` <> {me}, `seen`, IF({mine}, 0, "
-            f"IF(`seen` + {_AGAIN} <= {_NOW} OR `since` = {my_since}, {_NOW}, `seen`)))"
+            f"IF(`seen` + {_AGAIN} <= {_NOW}, {_NOW}, `seen`)))"
         )
         held = f"l.`owner` = {me} AND l.`until` > {_NOW}"
         read = (

@@ -211,7 +211,10 @@ class Database:
 
     def _claim(self, connection: sqlite3.Connection, claims: Sequence[Claim]) -> None:
         asked = [(key, job.lease) for job in claims for key in job.keys]
-        answers = self._leases.claim(asked)
+        answers, ran_out = self._leases.claim(asked)
+        if ran_out:
+            # Who held a key may have found its lease in order, and be writing: it is waited for.
+            self._file.run(_lock_for_a_moment)
         # Not before that, to see what the last holders have written:
         held = [key for (key, _), is_held in zip(asked, answers, strict=True) if is_held]
         found = self._read(connection, held)
@@ -227,7 +230,7 @@ class Database:
     def _commit(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         # Leases are looked at under the lock that every put needs: another process may claim a
-        # key whose lease runs out meanwhile, but writes to it later, and so on another basis.
+        # key whose lease runs out meanwhile, but reads it only when this is written.
         leased = [
             (put.key, job.lease.owner)
             for job in writes
@@ -322,6 +325,11 @@ class Database:
         swept = self._remove_expired(connection, SWEEP_AT_MOST)
         if swept < SWEEP_AT_MOST:  # otherwise there may be more, for the next commit
             self._swept = time.monotonic()
+
+
+def _lock_for_a_moment(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("COMMIT")
 
 
 def _only_gives_up(job: Write) -> bool:

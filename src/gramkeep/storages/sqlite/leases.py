@@ -143,20 +143,24 @@ class Leases:
         self._replace = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         self._delete = f"DELETE FROM {table} WHERE key = ?"
         self._sweep = (
-            f"DELETE FROM {table} WHERE (owner IS NULL OR ? NOT BETWEEN taken AND until) "
+            f"DELETE FROM {table} WHERE (owner IS NULL OR ? NOT BETWEEN taken AND until + ?) "
             f"AND (waiter IS NULL OR ? NOT BETWEEN seen AND seen + {PLACE_KEPT})"
         )
 
-    def claim(self, claims: Sequence[tuple[str, Lease]]) -> list[bool]:
-        """Let leases have keys, and say of each whether it has; in one transaction."""
+    def claim(self, claims: Sequence[tuple[str, Lease]]) -> tuple[list[bool], bool]:
+        """Let leases have keys, and say of each whether it has; in one transaction.
 
-        def decide(rows: dict[str, Row], now: float) -> list[bool]:
-            answers = []
+        And say whether any was taken from one whose lease ran out, who may be writing still.
+        """
+
+        def decide(rows: dict[str, Row], now: float) -> tuple[list[bool], bool]:
+            answers, ran_out = [], False
             for key, lease in claims:
-                waited = lease.waited.get(key, 0.0)
-                row = rows[key] = rows.get(key, NOBODY).claimed(lease, waited, now)
+                before = rows.get(key, NOBODY)
+                row = rows[key] = before.claimed(lease, lease.waited.get(key, 0.0), now)
                 answers.append(row.holder(now) == lease.owner)
-            return answers
+                ran_out |= answers[-1] and before.owner not in (None, lease.owner)
+            return answers, ran_out
 
         # Those who wait mostly wait on, and look before they keep others from writing.
         waits = any(lease.waited for _, lease in claims)
@@ -165,7 +169,7 @@ class Leases:
             rows = [(key, lease.owner, process, now, now + lease.seconds) for key, lease in claims]
             if self._run(lambda connection: _all_or_none(connection, self._take, rows)):
                 self._given.update((key, lease.owner) for key, lease in claims)
-                return [True] * len(claims)
+                return [True] * len(claims), False
         keys = [key for key, _ in claims]
         for key in keys:
             self._given.pop(key, None)
@@ -252,7 +256,7 @@ class Leases:
             else:
                 connection.execute(self._replace, (key, *msgspec.structs.astuple(row)))
         if now - self._swept > SWEEP_EVERY:
-            connection.execute(self._sweep, (now, now))
+            connection.execute(self._sweep, (now, SWEEP_EVERY, now))
             self._swept = now
         connection.execute("COMMIT")
         return answer
