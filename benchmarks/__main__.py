@@ -71,7 +71,7 @@ def main() -> int:
     else:
         stop_once()
         rows = [row for row in ROWS if row.family in only]
-        if asked.install and any(row.runtime != "python" for row in rows):
+        if asked.install and any(row.runtime.startswith("node") for row in rows):
             show("npm installs the peers, if they aren't there")
             try:
                 node.prepare()

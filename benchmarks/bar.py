@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from benchmarks.figures import Ratio, growth, middle, most, ratio
+from benchmarks.figures import Ratio, growth, middle, ratio
 from benchmarks.plan import FAMILIES, GRAMKEEP
-from benchmarks.results import ClosedLoop, Memory, Results
+from benchmarks.results import ClosedLoop, LongestStep, Memory, Results
 
 STALL_AT_MOST: Final = 10.0  # ms
 TAIL_AT_MOST: Final = 5.0  # p99 to p50
@@ -54,7 +54,9 @@ def cells(results: Results) -> Iterator[Cell]:
         yield from _beside_peers(results, versus)
     ours = [results.loop(family, GRAMKEEP, BUSIEST) for family in FAMILIES]
     yield from (_tail(loop) for loop in ours if loop is not None)
-    yield from (_stall(loop) for loop in ours if loop is not None)
+    for step in results.steps:
+        if (step.name, step.concurrency) == (GRAMKEEP, BUSIEST):
+            yield _stall(step)
     for memory in results.memory:
         is_outside = memory.family != "memory"
         if memory.name == GRAMKEEP and is_outside and memory.keys[-1] >= KEYS_AT_LEAST:
@@ -91,10 +93,10 @@ def _tail(loop: ClosedLoop) -> Cell:
     return Cell(loop.family, BUSIEST, wanted, f"{found:.1f}", found <= TAIL_AT_MOST)
 
 
-def _stall(loop: ClosedLoop) -> Cell:
-    found = most(loop, "stall")
+def _stall(step: LongestStep) -> Cell:
     wanted = f"no stall of the event loop > {STALL_AT_MOST:g} ms"
-    return Cell(loop.family, BUSIEST, wanted, f"{found:.1f} ms", found <= STALL_AT_MOST)
+    found = f"{step.longest:.1f} ms"
+    return Cell(step.family, BUSIEST, wanted, found, step.longest <= STALL_AT_MOST)
 
 
 def _growth(memory: Memory) -> Cell:

@@ -42,7 +42,6 @@ def round_of(load: Measured) -> Round:
         p50=round(latencies.percentile(50), 4),
         p99=round(latencies.percentile(99), 4),
         p999=round(latencies.percentile(99.9), 4),
-        stall=round(load.stall * 1e3, 2),
     )
 
 
@@ -72,11 +71,6 @@ def ratio(ours: ClosedLoop, peer: ClosedLoop) -> Ratio:
 def middle(loop: ClosedLoop, figure: str) -> float:
     """Give the median of one of a round's figures."""
     return median(float(getattr(one, figure)) for one in loop.rounds)
-
-
-def most(loop: ClosedLoop, figure: str) -> float:
-    """Give the largest of one of a round's figures."""
-    return max(float(getattr(one, figure)) for one in loop.rounds)
 
 
 def growth(memory: Memory) -> float:

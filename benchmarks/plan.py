@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 GRAMKEEP: Final = "gramkeep"
 
-Runtime = Literal["python", "node", "node-with-sqlite"]
+Runtime = Literal["asyncio", "uvloop", "node", "node-with-sqlite"]
 
 
 @dataclass(frozen=True)
@@ -28,32 +28,39 @@ class Row:
 
 
 def _ours(family: str, place: str, name: str = GRAMKEEP, *, further: bool = True) -> Row:
-    return Row(family, name, "python", GRAMKEEP, place, further)
+    return Row(family, name, "uvloop", GRAMKEEP, place, further)
+
+
+def _ours_on_asyncio(family: str) -> Row:
+    return Row(family, f"{GRAMKEEP}, asyncio", "asyncio", GRAMKEEP, family)
 
 
 ROWS: Final = (
     _ours("redis", "redis"),
+    _ours_on_asyncio("redis"),
     Row("redis", "grammY", "node", "grammy-redis", "redis", further=True),
     Row("redis", "GramIO", "node", "gramio-redis", "redis"),
     Row("redis", "Telegraf", "node", "telegraf-redis", "redis"),
-    Row("redis", "aiogram FSM", "python", "aiogram", "redis-py", further=True),
-    Row("redis", "pyTelegramBotAPI states", "python", "telebot", "redis-py"),
-    Row("redis", "redis-py, GET and SET", "python", "redis-py", "redis-py"),
+    Row("redis", "aiogram FSM", "uvloop", "aiogram", "redis-py", further=True),
+    Row("redis", "pyTelegramBotAPI states", "uvloop", "telebot", "redis-py"),
+    Row("redis", "redis-py, GET and SET", "uvloop", "redis-py", "redis-py"),
     _ours("postgres", "postgres"),
+    _ours_on_asyncio("postgres"),
     Row("postgres", "grammY", "node", "grammy-psql", "postgres", further=True),
     _ours("sqlite", "sqlite"),
+    _ours_on_asyncio("sqlite"),
     _ours("sqlite", "sqlite-normal", "gramkeep, NORMAL", further=False),
     Row("sqlite", "GramIO", "node-with-sqlite", "gramio-sqlite", "sqlite-file"),
     Row("sqlite", "node:sqlite", "node-with-sqlite", "node-sqlite", "sqlite-file", further=True),
     _ours("file", "file"),
     Row("file", "grammY", "node", "grammy-file", "file", further=True),
-    Row("file", "python-telegram-bot, persisted", "python", "ptb-saved", "file"),
+    Row("file", "python-telegram-bot, persisted", "uvloop", "ptb-saved", "file"),
     _ours("memory", "memory"),
     Row("memory", "grammY", "node", "grammy-memory", "memory", further=True),
     Row("memory", "Telegraf", "node", "telegraf-memory", "memory"),
-    Row("memory", "aiogram FSM", "python", "aiogram", "nothing"),
-    Row("memory", "pyTelegramBotAPI states", "python", "telebot", "nothing"),
-    Row("memory", "python-telegram-bot, chat_data", "python", "ptb", "file"),
+    Row("memory", "aiogram FSM", "uvloop", "aiogram", "nothing"),
+    Row("memory", "pyTelegramBotAPI states", "uvloop", "telebot", "nothing"),
+    Row("memory", "python-telegram-bot, chat_data", "uvloop", "ptb", "file"),
     _ours("mysql", "mysql", further=False),
     _ours("mongodb", "mongodb", further=False),
 )

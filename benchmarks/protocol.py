@@ -36,6 +36,13 @@ class Closed(Struct, tag="closed", tag_field="do"):
     seconds: float
 
 
+class Steps(Struct, tag="steps", tag_field="do"):
+    """Run as `Closed` does, and find the longest step of the event loop. Of asyncio's alone."""
+
+    concurrency: int
+    seconds: float
+
+
 class Arrivals(Struct, tag="arrivals", tag_field="do"):
     """Begin an update whenever one is due, unless ``at_most`` are under way."""
 
@@ -49,7 +56,7 @@ class Touch(Struct, tag="touch", tag_field="do"):
     count: int
 
 
-Order = Open | Closed | Arrivals | Touch
+Order = Open | Closed | Steps | Arrivals | Touch
 
 
 class Opened(Struct, tag="opened", tag_field="is"):
@@ -61,17 +68,21 @@ class Opened(Struct, tag="opened", tag_field="is"):
 class Measured(Struct, tag="measured", tag_field="is"):
     """What a load came to.
 
-    ``cpu`` and ``stall`` are in seconds: what the process used, and the longest time in which its
-    event loop served no timer; Node.js doesn't tell. ``refused`` arrivals found too many others
-    under way.
+    ``cpu`` is what the process used, in seconds. ``refused`` arrivals found too many others under
+    way.
     """
 
     updates: int
     seconds: float
     cpu: float
     latencies: bytes
-    stall: float = 0.0
     refused: int = 0
+
+
+class Stepped(Struct, tag="stepped", tag_field="is"):
+    """``longest``: of the steps of the event loop, in seconds."""
+
+    longest: float
 
 
 class Touched(Struct, tag="touched", tag_field="is"):
@@ -86,7 +97,7 @@ class Failed(Struct, tag="failed", tag_field="is"):
     reason: str
 
 
-Answer = Opened | Measured | Touched | Failed
+Answer = Opened | Measured | Stepped | Touched | Failed
 
 read_order: Final = msgspec.json.Decoder(Order).decode
 read_answer: Final = msgspec.json.Decoder(Answer).decode

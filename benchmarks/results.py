@@ -15,8 +15,7 @@ class Round(Struct):
     """One load on one contender.
 
     ``rate``: updates a second. ``cpu``: microseconds of the contender's process an update.
-    ``p50``, ``p99``, ``p999``: latencies in milliseconds. ``stall``: the longest time in which
-    the event loop served no timer, in milliseconds; of Python's alone.
+    ``p50``, ``p99``, ``p999``: latencies in milliseconds.
     """
 
     rate: float
@@ -24,7 +23,6 @@ class Round(Struct):
     p50: float
     p99: float
     p999: float
-    stall: float
 
 
 class ClosedLoop(Struct):
@@ -35,6 +33,15 @@ class ClosedLoop(Struct):
     size: int
     concurrency: int
     rounds: list[Round]
+
+
+class LongestStep(Struct):
+    """The longest step of the event loop, in milliseconds, with ``concurrency`` updates at once."""
+
+    family: str
+    name: str
+    concurrency: int
+    longest: float
 
 
 class OpenLoop(Struct):
@@ -79,6 +86,7 @@ class Results(Struct):
     machine: dict[str, str]
     contenders: list[Contender] = []
     closed: list[ClosedLoop] = []
+    steps: list[LongestStep] = []
     arrivals: list[OpenLoop] = []
     memory: list[Memory] = []
 

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Final
@@ -17,8 +18,8 @@ from benchmarks.order import items_for
 from benchmarks.places import Places, places
 from benchmarks.plan import Plan, Row
 from benchmarks.protocol import Measured, Open
-from benchmarks.results import ClosedLoop, Contender, Memory, Results
-from benchmarks.worker import OrderFailed, WorkerProcess
+from benchmarks.results import ClosedLoop, Contender, LongestStep, Memory, Results
+from benchmarks.worker import OrderFailed, WorkerProcess, node_worker, python_worker
 
 MB: Final = 1e6
 WARM_UP: Final = -1  # the round before the first, which isn't counted
@@ -60,6 +61,9 @@ class Run:
             for rate in plan.rates if further else ():
                 self._show(f"{family}: {rate} a second")
                 self._arrivals(workers, rate)
+        for row in rows:
+            if row.is_ours and row.runtime == "uvloop":
+                self._steps(row, made)
         for size, keys in plan.large if further else ():
             self._show(f"{family}: sessions of {size} bytes")
             with self._workers(further, made, size, keys) as workers:
@@ -78,7 +82,7 @@ class Run:
             workers: Workers = {}
             for row in rows:
                 with self._noting_failure(row, workers):
-                    worker = stack.enter_context(WorkerProcess(_program(row)))
+                    worker = stack.enter_context(WorkerProcess(_command(row)))
                     order = Open(row.contender, made.make(row.place), keys, items_for(size))
                     self._contender(row).versions = worker.open(order)
                     workers[row] = worker
@@ -98,6 +102,20 @@ class Run:
             self.results.closed.append(loops[row])
             rate, cpu = middle(loops[row], "rate"), middle(loops[row], "cpu")
             self._show(f"{row.name:>40} {rate:9,.0f} a second, {cpu:7.1f} µs of CPU each")
+
+    def _steps(self, row: Row, made: Places) -> None:
+        """Look at the event loop's steps, which asyncio's own loop alone lets one see."""
+        plan = self.plan
+        self._show(f"{row.family}: steps of {row.name}")
+        with self._workers([replace(row, runtime="asyncio")], made, plan.size, plan.keys) as held:
+            for on_asyncio, worker in list(held.items()):
+                for level in plan.levels:
+                    with self._noting_failure(on_asyncio, held):
+                        worker.closed(level, plan.seconds / 3)
+                        longest = round(worker.steps(level, plan.seconds * 2) * 1e3, 2)
+                        step = LongestStep(row.family, row.name, level, longest)
+                        self.results.steps.append(step)
+                        self._show(f"{level:>40} at once, the longest step {longest:.2f} ms")
 
     def _arrivals(self, workers: Workers, rate: int) -> None:
         loads: dict[Row, list[Measured]] = {row: [] for row in workers if row.further}
@@ -152,10 +170,11 @@ def _in_turn(rows: list[Row], number: int) -> list[Row]:
     return rows[first:] + rows[:first]
 
 
-def _program(row: Row) -> str | None:
-    if row.runtime == "python":
-        return None
-    return node.program(node.OLDEST if row.runtime == "node" else node.OLDEST_WITH_SQLITE)
+def _command(row: Row) -> list[str]:
+    if row.runtime in ("asyncio", "uvloop"):
+        return python_worker(row.runtime)
+    oldest = node.OLDEST if row.runtime == "node" else node.OLDEST_WITH_SQLITE
+    return node_worker(node.program(oldest))
 
 
 def _why_not(error: Exception) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from benchmarks.bar import cells, ratio_text
-from benchmarks.figures import growth, middle, most, ratio
+from benchmarks.figures import growth, middle, ratio
 from benchmarks.plan import GRAMKEEP
 from benchmarks.results import ClosedLoop, Results
 
@@ -122,13 +122,33 @@ def memory(results: Results) -> str:
 
 
 def stalls(results: Results) -> str:
-    """Show how long gramkeep kept the event loop from its timers."""
-    return _ours(results, lambda loop: NONE if loop is None else f"{most(loop, 'stall'):.1f}")
+    """Show how long the longest steps of the event loop were."""
+    texts: dict[tuple[str, str], dict[int, str]] = {}
+    for step in results.steps:
+        texts.setdefault((step.family, step.name), {})[step.concurrency] = f"{step.longest:.1f}"
+    rows = [
+        (TITLES[family], _kind(name), *(found.get(level, NONE) for level in results.levels))
+        for (family, name), found in texts.items()
+    ]
+    return _table(("", "", *(f"{level} at once" for level in results.levels)), rows, figures=2)
 
 
 def cpu(results: Results) -> str:
     """Show what of the processor an update of gramkeep's takes."""
-    return _ours(results, lambda loop: NONE if loop is None else _figure(middle(loop, "cpu")))
+
+    def cell(loop: ClosedLoop | None) -> str:
+        return NONE if loop is None else _figure(middle(loop, "cpu"))
+
+    rows = [
+        (
+            TITLES[one.family],
+            _kind(one.name),
+            *(cell(results.loop(one.family, one.name, level)) for level in results.levels),
+        )
+        for one in results.contenders
+        if one.name.startswith(GRAMKEEP)
+    ]
+    return _table(("", "", *(f"{level} at once" for level in results.levels)), rows, figures=2)
 
 
 def versions(results: Results) -> str:
@@ -144,19 +164,6 @@ def versions(results: Results) -> str:
     return _table(("", ""), rows)
 
 
-def _ours(results: Results, cell: Callable[[ClosedLoop | None], str]) -> str:
-    rows = [
-        (
-            TITLES[one.family],
-            one.name.removeprefix(GRAMKEEP).removeprefix(", "),
-            *(cell(results.loop(one.family, one.name, level)) for level in results.levels),
-        )
-        for one in results.contenders
-        if one.name.startswith(GRAMKEEP)
-    ]
-    return _table(("", "", *(f"{level} at once" for level in results.levels)), rows, figures=2)
-
-
 def _beside(ours: ClosedLoop | None, peer: ClosedLoop | None) -> str:
     return NONE if ours is None or peer is None else ratio_text(ratio(ours, peer))
 
@@ -167,6 +174,10 @@ def _rate(loop: ClosedLoop | None) -> str:
 
 def _figure(number: float) -> str:
     return f"{number:,.0f}" if number >= LARGE else f"{number:.3g}"
+
+
+def _kind(name: str) -> str:
+    return name.removeprefix(GRAMKEEP).removeprefix(", ")
 
 
 def _name(name: str) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self, TypeVar
@@ -20,13 +21,15 @@ from benchmarks.protocol import (
     Open,
     Opened,
     Order,
+    Stepped,
+    Steps,
     Touch,
     Touched,
     line,
     read_answer,
 )
 
-A = TypeVar("A", Opened, Measured, Touched)
+A = TypeVar("A", Opened, Measured, Stepped, Touched)
 
 ROOT = Path(__file__).parents[1]
 STOPS_WITHIN = 10.0  # seconds
@@ -34,21 +37,25 @@ ANSWERS_WITHIN = 180.0  # seconds; who doesn't is ended, and the others go on
 UNDER_WAY_AT_MOST = 500  # arrivals; who has more of them under way falls behind
 
 
+def python_worker(loop: str) -> list[str]:
+    """Give the command for a contender in Python, on asyncio's own event loop or on uvloop."""
+    return [sys.executable, "-m", "benchmarks.python_worker", loop]
+
+
+def node_worker(program: str) -> list[str]:
+    """Give the command for a contender in Node.js."""
+    script = ROOT / "benchmarks/node_worker/worker.mjs"
+    return [program, "--expose-gc", "--no-warnings", str(script)]
+
+
 class OrderFailed(Exception):
     """A worker couldn't do what it was told; the text is its own."""
 
 
 class WorkerProcess:
-    """One process with one contender; ends with the ``with`` block.
+    """One process with one contender, run by ``command``; ends with the ``with`` block."""
 
-    ``node`` is the program to run it with, if it is one of Node's.
-    """
-
-    def __init__(self, node: str | None = None) -> None:
-        command = [sys.executable, "-m", "benchmarks.python_worker"]
-        if node is not None:
-            script = ROOT / "benchmarks/node_worker/worker.mjs"
-            command = [node, "--expose-gc", "--no-warnings", str(script)]
+    def __init__(self, command: Sequence[str]) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own programs
             command,
             cwd=ROOT,
@@ -80,6 +87,10 @@ class WorkerProcess:
     def closed(self, concurrency: int, seconds: float) -> Measured:
         """Measure it with so many updates under way."""
         return self._ask(Closed(concurrency, seconds), Measured)
+
+    def steps(self, concurrency: int, seconds: float) -> float:
+        """Give the longest step of its event loop with so many updates under way, in seconds."""
+        return self._ask(Steps(concurrency, seconds), Stepped).longest
 
     def arrivals(self, rate: int, seconds: float) -> Measured:
         """Measure it with updates that come when they come, on average ``rate`` a second."""

@@ -10,6 +10,8 @@ from asyncio import StreamReader
 from importlib import import_module
 from typing import BinaryIO
 
+import uvloop
+
 from benchmarks.protocol import (
     Answer,
     Arrivals,
@@ -18,13 +20,15 @@ from benchmarks.protocol import (
     Open,
     Opened,
     Order,
+    Stepped,
+    Steps,
     Touch,
     Touched,
     line,
     read_order,
 )
 from benchmarks.python_worker.contender import Contender
-from benchmarks.python_worker.gauges import resident
+from benchmarks.python_worker.gauges import StepGauge, resident
 from benchmarks.python_worker.load import Load
 
 CLASSES = {
@@ -53,6 +57,11 @@ class Worker:
         if isinstance(order, Closed):
             load = Load(self._contender, self._keys)
             return await load.closed(order.concurrency, order.seconds)
+        if isinstance(order, Steps):
+            load = Load(self._contender, self._keys)
+            with StepGauge() as gauge:
+                await load.closed(order.concurrency, order.seconds)
+            return Stepped(gauge.longest)
         if isinstance(order, Arrivals):
             load = Load(self._contender, self._keys)
             return await load.arrivals(self._orders, order.at_most)
@@ -110,7 +119,9 @@ def main() -> None:
     """Keep standard output for answers alone: what contenders print goes to standard error."""
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
-        asyncio.run(serve(answers))
+        loop_factory = uvloop.new_event_loop if sys.argv[1:] == ["uvloop"] else None
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(serve(answers))
 
 
 main()

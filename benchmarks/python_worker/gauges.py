@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Final, Self
 
-TICK: Final = 0.001  # seconds
 # Nanoseconds that the thread ran, and that it waited for others that ran in its place.
 SCHEDULED: Final = Path("/proc/thread-self/schedstat")
 
@@ -19,39 +18,34 @@ def resident() -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-class StallGauge:
-    """A task that ticks while the ``with`` block runs.
+class StepGauge:
+    """Looks how long each step of asyncio's event loop takes, while the ``with`` block runs.
 
-    ``longest`` is the longest time, in seconds, from one tick to the next, less what the thread
+    A step is what asyncio's debug mode calls a callback: what runs, or waits for a disk, without
+    giving the loop back. ``longest`` is that of the longest, in seconds, less what the thread
     waited for the processor meanwhile: on a busy machine that says more of others.
     """
 
     def __init__(self) -> None:
         self.longest = 0.0
-        self._ticked = self._waited = 0.0
 
     def __enter__(self) -> Self:
         self._file = os.open(SCHEDULED, os.O_RDONLY) if SCHEDULED.exists() else None
-        self._ticked, self._waited = time.perf_counter(), self._waiting()
-        self._task = asyncio.create_task(self._tick())
+        self._run = run = asyncio.Handle._run  # noqa: SLF001 - all steps go through it
+
+        def timed(handle: asyncio.Handle) -> None:
+            begun = time.perf_counter() - self._waiting()
+            run(handle)
+            if asyncio.Handle._run is timed:  # noqa: SLF001 - the block may have ended in it
+                self.longest = max(self.longest, time.perf_counter() - self._waiting() - begun)
+
+        asyncio.Handle._run = timed  # type: ignore[assignment,method-assign] # noqa: SLF001
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._task.cancel()
-        self._note()
+        asyncio.Handle._run = self._run  # type: ignore[method-assign] # noqa: SLF001
         if self._file is not None:
             os.close(self._file)
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            self._note()
-
-    def _note(self) -> None:
-        now, waited = time.perf_counter(), self._waiting()
-        gap = now - self._ticked - (waited - self._waited)
-        self.longest = max(self.longest, gap)
-        self._ticked, self._waited = now, waited
 
     def _waiting(self) -> float:
         if self._file is None:

@@ -13,7 +13,6 @@ from typing import Any
 
 from benchmarks.protocol import END_OF_ARRIVALS, LATENCY_UNIT, Measured
 from benchmarks.python_worker.contender import Contender
-from benchmarks.python_worker.gauges import StallGauge
 
 ORDER = 65_536  # sessions in the order in which they are updated, again and again
 IN_A_ROW = 64  # updates after which the event loop has its turn, whatever the contender does
@@ -69,15 +68,13 @@ class Load:
         return await self._measured([all_of_them()])
 
     async def _measured(self, parts: Iterable[Coroutine[Any, Any, None]]) -> Measured:
-        with StallGauge() as gauge:
-            begun, cpu = time.perf_counter(), time.process_time()
-            await asyncio.gather(*parts)
-            seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        begun, cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*parts)
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
         return Measured(
             updates=len(self._latencies),
             seconds=seconds,
             cpu=cpu,
             latencies=self._latencies.tobytes(),
-            stall=gauge.longest,
             refused=self._refused,
         )

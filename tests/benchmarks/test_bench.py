@@ -79,6 +79,9 @@ def test_a_tiny_run_measures_all_that_are_there_and_says_why_others_are_not(benc
         for one in loop["rounds"]:
             assert one["rate"] > 0
             assert 0 < one["p50"] <= one["p99"] <= one["p999"]
+    steps = {(step["family"], step["concurrency"]): step["longest"] for step in found["steps"]}
+    assert set(steps) == {(family, level) for family in ("memory", "sqlite") for level in (1, 16)}
+    assert all(longest > 0 for longest in steps.values())
     page = (tmp_path / "docs/performance.md").read_text("utf-8")
     assert "| Memory | aiogram FSM |" in page
 
@@ -124,6 +127,33 @@ def test_the_page_of_the_documentation_is_what_the_latest_results_give(bench, tm
         assert (ROOT / "docs" / name).read_text("utf-8") == made, (
             f"docs/{name} is out of date: `python -m benchmarks page` makes it"
         )
+
+
+STEPS = """
+import asyncio, time
+from benchmarks.python_worker.gauges import StepGauge
+
+async def main():
+    with StepGauge() as gauge:
+        await asyncio.gather(*(asyncio.sleep(0.02) for _ in range(10)))
+        print(gauge.longest)
+        asyncio.get_running_loop().call_soon(time.sleep, 0.05)
+        await asyncio.sleep(0.01)
+        print(gauge.longest)
+
+asyncio.run(main())
+"""
+
+
+def test_a_step_that_holds_the_event_loop_up_is_seen():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", STEPS]
+    process = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    waiting, held_up = map(float, process.stdout.split())
+    assert 0 < waiting < held_up
+    assert held_up >= 0.04
 
 
 def row(page, *cells):
