@@ -40,7 +40,7 @@ EXTRAS = [nox.param(extra, TESTS[extra], id=extra) for extra in REQUIREMENTS]
 
 nox.options.default_venv_backend = "uv|venv"
 nox.options.download_python = "never"
-nox.options.sessions = ["lowest", "newest"]
+nox.options.sessions = ["lowest", "newest", "uvloop"]
 nox.options.stop_on_first_error = False
 
 
@@ -67,6 +67,14 @@ def python(session: nox.Session) -> None:
     """Test what needs no extra with another version of Python, if the machine has it."""
     _prepare(session)
     _test(session, TESTS["none"])
+
+
+@nox.session
+def uvloop(session: nox.Session) -> None:
+    """Test storages on uvloop."""
+    _prepare(session)
+    session.env["GRAMKEEP_TEST_LOOP"] = "uvloop"
+    _test(session, "tests/core tests/storages tests/adapters")
 
 
 def _prepare(session: nox.Session) -> None:

@@ -1,6 +1,12 @@
-"""How the tests are spread over processes."""
+"""How the tests are spread over processes, and what event loop they run on."""
 
 import os
+
+if os.environ.get("GRAMKEEP_TEST_LOOP") == "uvloop":
+    import uvloop
+
+    def pytest_asyncio_loop_factories():
+        return {"uvloop": uvloop.new_event_loop}
 
 
 def pytest_xdist_auto_num_workers() -> int:
