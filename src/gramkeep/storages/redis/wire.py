@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FEW: Final = 2  # commands under way, with which no others are sent before one is answered
 SILENCE: Final = 0.01  # seconds after which a connection is looked at before it is used
+ROUNDS: Final = 5  # of the event loop, in which it has read what came, whatever layers are between
 
 _INCOMPLETE: Final = object()
 
@@ -134,8 +135,7 @@ class Wire(asyncio.Protocol):
         Cancelling it takes it back if it isn't sent, and otherwise waits for its end.
         """
         if not self._under_way and self.loop.time() - self._heard > SILENCE and self._has_input():
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)  # now the event loop has read it, and told below if it's the end
+            await self._read_what_came()
         if self.lost is not None:
             raise Lost(self.lost, was_sent=False)
         if call.is_asking:
@@ -225,6 +225,13 @@ class Wire(asyncio.Protocol):
             poll.register(file, select.POLLIN)
             return bool(poll.poll(0))
         return bool(select.select([file], [], [], 0)[0])
+
+    async def _read_what_came(self) -> None:
+        """Let the event loop read, and tell below if it is the end: with TLS, step by step."""
+        for _ in range(ROUNDS):
+            await asyncio.sleep(0)
+            if self.lost is not None:
+                return
 
     def _flush_soon(self) -> None:
         if len(self._under_way) < FEW:
