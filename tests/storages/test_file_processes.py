@@ -53,11 +53,10 @@ async def test_kills_amid_writes_leave_whole_sessions_that_are_no_older_than_ans
     torn_temporaries = 0
     for round_ in range(KILLS):
         writer = start_writer(path, max(answered.values(), default=0))
-        killing = threading.Timer(
-            0.4 + chance.uniform(0, 0.2), os.kill, (writer.pid, signal.SIGKILL)
-        )
+        output = writer.stdout.readline()
+        killing = threading.Timer(chance.uniform(0.02, 0.2), os.kill, (writer.pid, signal.SIGKILL))
         killing.start()
-        output, _ = writer.communicate(timeout=60)
+        output += writer.communicate(timeout=60)[0]
         killing.join()
         for line in output.decode().splitlines(keepends=True):
             if line.endswith("\n"):
