@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from integrations.drivers import DRIVERS
+from integrations.all_drivers import DRIVERS
 from integrations.scenarios import SCENARIOS
 
 PAGE = Path(__file__).parents[2] / "docs/integrations/scenarios.md"

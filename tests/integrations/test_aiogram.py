@@ -4,10 +4,12 @@ What holds for every framework stands in ``scenarios/``.
 """
 
 import asyncio
+import inspect
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,8 +25,9 @@ from aiogram.webhook.aiohttp_server import SimpleRequestHandler, setup_applicati
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from integrations.drivers.handlers import until
+from integrations.watched_storage import WatchedStorage
 
-from gramkeep import Origin, Session, per_user
+from gramkeep import Origin, Session, per_chat, per_user
 from gramkeep.integrations.aiogram import session
 from gramkeep.testing import TelegramServer
 
@@ -128,14 +131,14 @@ async def test_an_error_handler_that_swallows_the_error_saves_nothing_of_the_fai
 async def test_error_handlers_with_several_sessions_wait_for_nobody_in_a_circle(
     telegram, polling, dispatcher, storage
 ):
-    session(initial=Counter, storage=storage, prefix="a:", lock_timeout=3).setup(dispatcher)
+    session(initial=Counter, storage=storage, prefix="a:", lock_timeout=20).setup(dispatcher)
     session(
         initial=Counter,
         storage=storage,
         key="user",
         get_session_key=per_user,
         prefix="b:",
-        lock_timeout=3,
+        lock_timeout=20,
     ).setup(dispatcher)
 
     @dispatcher.message()
@@ -159,7 +162,7 @@ async def test_error_handlers_with_several_sessions_wait_for_nobody_in_a_circle(
         for number in range(40):
             await ada.write(str(number))
             await asyncio.sleep(0.002)
-        await ada.answers(40)
+        await ada.answers(40, timeout=30)
     for key in (f"a:{ada.id}", f"b:{ada.id}"):
         assert await stored(storage, key) == {"count": 20, "seen": ["ValueError"] * 20}
 
@@ -233,6 +236,25 @@ async def test_filters_get_the_session_also_when_combined_and_in_nested_routers(
     assert texts == ["loud 1", "loud 2", "loud 3", "reached 3"]
 
 
+async def test_data_for_handlers_and_filters_may_have_any_name(
+    telegram, polling, dispatcher, storage
+):
+    session(initial=Counter, storage=storage).setup(dispatcher)
+    dispatcher["call"] = dispatcher["asked"] = "the user's own"
+
+    async def is_own(message: Message, session: Counter, call: str, asked: str) -> bool:
+        return call == asked == "the user's own"
+
+    @dispatcher.message(is_own)
+    async def answer(message: Message, session: Counter, call: str) -> None:
+        await message.answer(call)
+
+    ada = telegram.user("Ada")
+    async with polling(dispatcher):
+        await ada.write("x")
+        assert (await ada.next_answer()).text == "the user's own"
+
+
 async def test_a_handler_that_skips_is_no_failure(telegram, polling, dispatcher, storage):
     session(initial=Counter, storage=storage).setup(dispatcher)
 
@@ -256,6 +278,211 @@ async def test_a_handler_that_skips_is_no_failure(telegram, polling, dispatcher,
     assert (await stored(storage, str(ada.id)))["seen"] == ["first", "second"] * 2
 
 
+def two_kinds(dispatcher: Dispatcher, storage: WatchedStorage) -> None:
+    """Set up sessions of the chat and of the user, for which nobody waits long."""
+    for key, get_session_key in (("chat", per_chat), ("user", per_user)):
+        session(
+            initial=Counter,
+            storage=storage,
+            key=key,
+            prefix=f"{key}:",
+            get_session_key=get_session_key,
+            lock_timeout=20,
+        ).setup(dispatcher)
+
+
+@pytest.mark.parametrize("skipping", [[""], ["chat"], ["user"], ["chat", ""]])
+async def test_handlers_after_one_that_skips_may_ask_for_more_and_nobody_waits_in_a_circle(
+    telegram, polling, dispatcher, storage, skipping
+):
+    two_kinds(dispatcher, storage)
+    arrived: list[str] = []
+    all_there = asyncio.Event()
+
+    def arrives(message: Message) -> bool:
+        arrived.append(message.text)
+        return True
+
+    async def skip(message: Message, **found: Counter) -> None:
+        await all_there.wait()
+        for counter in found.values():
+            counter.seen.append("skipped")
+        raise SkipHandler
+
+    for asked in skipping:
+        handler = partial(skip)
+        named = [inspect.Parameter(asked, inspect.Parameter.KEYWORD_ONLY)] if asked else []
+        handler.__signature__ = inspect.Signature(named)
+        dispatcher.message(arrives, F.text == "skip")(handler)
+    later = Router()
+    dispatcher.include_router(later)
+
+    @later.message()
+    async def note(message: Message, chat: Counter, user: Counter) -> None:
+        chat.seen.append(message.text)
+        user.seen.append(message.text)
+        await message.answer("noted")
+
+    ada = telegram.user("Ada")
+    texts = ["skip", "x", "skip", "y"]
+    async with polling(dispatcher):
+        with telegram.hold():
+            for text in texts:
+                await ada.write(text)
+        await until(lambda: set(texts) == set(arrived))
+        all_there.set()
+        await ada.answers(4)
+    for key in ("chat", "user"):
+        kept = (await stored(storage, f"{key}:{ada.id}"))["seen"]
+        assert sorted(kept) == sorted(texts + ["skipped"] * 2 * skipping.count(key))
+        if skipping[0]:  # one that asks for no session lets later updates pass
+            assert [text for text in kept if text != "skipped"] == texts
+
+
+async def test_places_that_were_given_up_are_taken_again_in_one_step(
+    telegram, polling, dispatcher, storage
+):
+    two_kinds(dispatcher, storage)
+    arrived: list[str] = []
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    def arrives(message: Message) -> bool:
+        arrived.append(message.text)
+        return message.text == "first"
+
+    @dispatcher.message(arrives)
+    async def ask_for_none(message: Message) -> None:
+        raise SkipHandler
+
+    @dispatcher.message(F.text == "first")
+    async def ask_for_one(message: Message, user: Counter) -> None:
+        begun.set()
+        await go_on.wait()
+        raise SkipHandler
+
+    @dispatcher.message()
+    async def ask_for_both(message: Message, chat: Counter, user: Counter) -> None:
+        chat.seen.append(message.text)
+        await message.answer("noted")
+
+    ada = telegram.user("Ada")
+    async with polling(dispatcher):
+        await ada.write("first")
+        await begun.wait()
+        await ada.write("second")
+        await until(lambda: len(arrived) == 2)
+        go_on.set()
+        await ada.answers(2)
+    assert (await stored(storage, f"chat:{ada.id}"))["seen"] == ["first", "second"]
+
+
+async def test_a_filter_of_a_later_handler_that_asks_for_more_waits_for_nobody_in_a_circle(
+    telegram, polling, dispatcher, storage
+):
+    two_kinds(dispatcher, storage)
+    arrived: list[str] = []
+    all_there = asyncio.Event()
+
+    def arrives(message: Message) -> bool:
+        arrived.append(message.text)
+        return True
+
+    @dispatcher.message(arrives)
+    async def skip(message: Message, chat: Counter) -> None:
+        await all_there.wait()
+        chat.seen.append(message.text)
+        raise SkipHandler
+
+    async def is_new_here(message: Message, user: Counter, chat: Counter) -> bool:
+        return len(user.seen) < len(chat.seen)
+
+    @dispatcher.message(is_new_here)
+    async def answer(message: Message) -> None:
+        await message.answer("hello")
+
+    ada = telegram.user("Ada")
+    async with polling(dispatcher):
+        for number in range(3):
+            await ada.write(str(number))
+        await until(lambda: len(arrived) == 3)
+        all_there.set()
+        await ada.answers(3)
+
+
+async def test_a_middleware_that_uses_another_kind_than_the_handler_waits_for_nobody_in_a_circle(
+    telegram, polling, dispatcher, storage
+):
+    two_kinds(dispatcher, storage)
+    arrived: list[str] = []
+    all_there = asyncio.Event()
+
+    @dispatcher.message.middleware()
+    async def note_for_user(handler, event, data):
+        await all_there.wait()
+        user = await data["user_handle"]
+        user.seen.append(event.text)
+        return await handler(event, data)
+
+    def arrives(message: Message) -> bool:
+        arrived.append(message.text)
+        return message.text == "both"
+
+    @dispatcher.message(arrives)
+    async def ask_for_both(message: Message, chat: Counter, user: Counter) -> None:
+        chat.seen.append(message.text)
+        await message.answer("noted")
+
+    @dispatcher.message()
+    async def ask_for_one(message: Message, chat: Counter) -> None:
+        chat.seen.append(message.text)
+        await message.answer("noted")
+
+    ada = telegram.user("Ada")
+    texts = ["one", "both", "one"]
+    async with polling(dispatcher):
+        with telegram.hold():
+            for text in texts:
+                await ada.write(text)
+        await until(lambda: arrived == texts)
+        all_there.set()
+        await ada.answers(3)
+    for key in ("chat", "user"):
+        assert (await stored(storage, f"{key}:{ada.id}"))["seen"] == texts
+
+
+async def test_nobody_waits_for_a_session_that_neither_the_handler_nor_a_later_one_asks_for(
+    telegram, polling, dispatcher, storage
+):
+    two_kinds(dispatcher, storage)
+    arrived: list[str] = []
+    go_on = asyncio.Event()
+
+    @dispatcher.message(F.text == "user")
+    async def use_user(message: Message, user: Counter) -> SendMessage:
+        user.seen.append(message.text)
+        return message.answer("done")
+
+    def arrives(message: Message) -> bool:
+        arrived.append(message.text)
+        return True
+
+    @dispatcher.message(arrives)
+    async def use_chat(message: Message, chat: Counter) -> SendMessage:
+        await go_on.wait()
+        return message.answer("done at last")
+
+    ada = telegram.user("Ada")
+    group = telegram.group("Friends", members=[ada])
+    async with polling(dispatcher):
+        for text in ("runs", "waits for the chat"):
+            await ada.write(text)
+        await until(lambda: len(arrived) == 2)
+        await ada.write("user", chat=group)
+        assert (await telegram.answers(1))[0].text == "done"
+        go_on.set()
+        await ada.answers(2)
+
+
 async def test_a_bot_behind_a_webhook_counts_right(telegram, bot, dispatcher, storage):
     session(initial=Counter, storage=storage).setup(dispatcher)
     count_slowly(dispatcher)
@@ -266,7 +493,7 @@ async def test_a_bot_behind_a_webhook_counts_right(telegram, bot, dispatcher, st
         await bot.set_webhook(str(server.make_url("/hook")), secret_token="s3cret")
         ada = telegram.user("Ada")
         await asyncio.gather(*(ada.write(str(number)) for number in range(50)))
-        answers = await ada.answers(50)
+        answers = await ada.answers(50, timeout=30)
         await bot.delete_webhook()
     assert sorted(int(answer.text) for answer in answers) == list(range(1, 51))
     assert (await stored(storage, str(ada.id)))["count"] == 50

@@ -576,14 +576,14 @@ async def test_an_error_handler_that_stops_the_others_is_no_failure(
 async def test_error_handlers_with_several_sessions_wait_for_nobody_in_a_circle(
     telegram, builder, polling, storage
 ):
-    session(initial=Counter, storage=storage, prefix="a:", lock_timeout=3).setup(builder)
+    session(initial=Counter, storage=storage, prefix="a:", lock_timeout=20).setup(builder)
     session(
         initial=Counter,
         storage=storage,
         key="user",
         get_session_key=per_user,
         prefix="b:",
-        lock_timeout=3,
+        lock_timeout=20,
     ).setup(builder)
     application = builder.build()
 
@@ -608,13 +608,13 @@ async def test_error_handlers_with_several_sessions_wait_for_nobody_in_a_circle(
         for number in range(40):
             await ada.write(str(number))
             await asyncio.sleep(0.002)
-        await ada.answers(40)
+        await ada.answers(40, timeout=30)
     for key in (f"a:{ada.id}", f"b:{ada.id}"):
         assert await stored(storage, key) == {"count": 20, "seen": ["ValueError"] * 20}
 
 
 async def test_a_handler_can_wait_for_a_task_that_fails(telegram, builder, polling, storage):
-    made = session(initial=Counter, storage=storage, lock_timeout=5)
+    made = session(initial=Counter, storage=storage, lock_timeout=20)
     application = made.setup(builder).build()
     heard = []
 
@@ -635,7 +635,7 @@ async def test_a_handler_can_wait_for_a_task_that_fails(telegram, builder, polli
     ada = telegram.user("Ada")
     async with polling(application):
         await ada.write("x")
-        assert (await ada.next_answer(timeout=3)).text == "done"
+        assert (await ada.next_answer(timeout=20)).text == "done"
     assert (await stored(storage, ada.id))["count"] == 1
     assert len(heard) == 1
 
@@ -812,7 +812,7 @@ async def test_handlers_of_nested_conversations_get_the_session_also_when_time_i
         entry_points=[on_text(step, block=block)],
         states={1: [on_text(step)], ConversationHandler.TIMEOUT: [on_text(leave)]},
         fallbacks=[],
-        conversation_timeout=0.2,
+        conversation_timeout=2,
     )
     outer = ConversationHandler(
         entry_points=[CommandHandler("start", step)], states={1: [inner]}, fallbacks=[]
@@ -961,7 +961,7 @@ async def test_a_bot_behind_a_webhook_counts_right(telegram, builder, storage):
         await application.bot.set_webhook(str(server.make_url("/hook")))
         ada = telegram.user("Ada")
         await asyncio.gather(*(ada.write(str(number)) for number in range(50)))
-        answers = await ada.answers(50)
+        answers = await ada.answers(50, timeout=30)
         await application.bot.delete_webhook()
         await application.stop()
     assert [int(answer.text) for answer in answers] == list(range(1, 51))

@@ -1,7 +1,7 @@
 """Every framework's integration holds what the scenarios tell; see ``drivers/base.py``."""
 
 import pytest
-from integrations.drivers import DRIVERS
+from integrations.all_drivers import DRIVERS
 from integrations.scenario_table import CELL, PAGE, page
 from integrations.scenarios import SCENARIOS
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from telebot.asyncio_handler_backends import (
 from telebot.types import CallbackQuery, ChatBoostRemoved, Message, Update
 from telebot.util import update_types
 
-from gramkeep import Origin, Session, SessionBusy, StorageUnavailable
+from gramkeep import Origin, Session, SessionBusy, StorageUnavailable, per_user
 from gramkeep.integrations.telebot import origin_of, session
 from gramkeep.testing import TelegramServer
 
@@ -175,6 +176,48 @@ async def test_a_handler_that_lets_others_go_on_shares_the_session_with_them(
     assert (await stored(storage, ada.id))["seen"] == ["first", "second"]
 
 
+async def test_handlers_after_one_that_lets_them_go_on_may_ask_for_more_without_a_circle(
+    telegram, polling, bot, storage
+):
+    kind = partial(session, initial=Counter, storage=storage, lock_timeout=20)
+    kind(key="chat", prefix="chat:").setup(bot)
+    kind(key="user", prefix="user:", get_session_key=per_user).setup(bot)
+    arrived: list[str] = []
+    go_on = asyncio.Event()
+
+    def arrives(message: Message) -> bool:
+        arrived.append(message.text)
+        return message.text == "first"
+
+    @bot.message_handler(func=arrives)
+    async def pass_on(message: Message, chat: Counter) -> ContinueHandling:
+        await go_on.wait()
+        chat.seen.append("passed on")
+        return ContinueHandling()
+
+    @bot.message_handler()
+    async def note(message: Message, chat: Counter, user: Counter) -> None:
+        chat.seen.append(message.text)
+        user.seen.append(message.text)
+        await bot.send_message(message.chat.id, "noted")
+
+    ada = telegram.user("Ada")
+    async with polling(bot):
+        with telegram.hold():
+            for text in ("first", "second", "third"):
+                await ada.write(text)
+        await until(lambda: len(arrived) == 3)
+        go_on.set()
+        await ada.answers(3)
+    assert (await stored(storage, f"chat:{ada.id}"))["seen"] == [
+        "passed on",
+        "first",
+        "second",
+        "third",
+    ]
+    assert (await stored(storage, f"user:{ada.id}"))["seen"] == ["first", "second", "third"]
+
+
 class Notes(BaseMiddleware):
     """Takes notes in the session before and after every handler."""
 
@@ -190,6 +233,39 @@ class Notes(BaseMiddleware):
         self, message: Message, data: dict[str, Any], exception: Exception | None
     ) -> None:
         data["session_handle"].data.seen.append(f"after {message.text}")
+
+
+class Giving(BaseMiddleware):
+    """Gives handlers something under a name that could be one of ours."""
+
+    def __init__(self) -> None:
+        self.update_types = ["message"]
+        self.update_sensitive = False
+
+    async def pre_process(self, message: Message, data: dict[str, Any]) -> None:
+        data["handler"] = "the user's own"
+
+    async def post_process(
+        self, message: Message, data: dict[str, Any], exception: Exception | None
+    ) -> None: ...
+
+
+async def test_data_that_middlewares_give_handlers_may_have_any_name(
+    telegram, polling, bot, storage
+):
+    session(initial=Counter, storage=storage).setup(bot)
+    bot.setup_middleware(Giving())
+
+    @bot.message_handler()
+    async def answer(message: Message, *, handler: str, session: Counter) -> None:
+        session.seen.append(handler)
+        await bot.send_message(message.chat.id, handler)
+
+    ada = telegram.user("Ada")
+    async with polling(bot):
+        await ada.write("x")
+        assert (await ada.next_answer()).text == "the user's own"
+    assert (await stored(storage, ada.id))["seen"] == ["the user's own"]
 
 
 class Gate(BaseMiddleware):

@@ -10,9 +10,11 @@ import sqlite3
 import sys
 import textwrap
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +235,69 @@ async def test_next_step_handlers_and_reply_handlers_get_the_session_they_name(
         "count": 0,
         "seen": ["tea for the table", "milk: yes"],
     }
+
+
+async def test_handlers_after_one_that_lets_them_go_on_may_ask_for_more_without_a_circle(
+    telegram, polling, bot, storage
+):
+    kind = partial(session, initial=Counter, storage=storage, lock_timeout=20)
+    kind(key="chat", prefix="chat:").setup(bot)
+    kind(key="user", prefix="user:", get_session_key=per_user).setup(bot)
+    arrived: list[str] = []
+    go_on = threading.Event()
+
+    def arrives(message: Message) -> bool:
+        arrived.append(message.text)
+        return message.text == "first"
+
+    @bot.message_handler(func=arrives)
+    def pass_on(message: Message, chat: Counter) -> ContinueHandling:
+        assert go_on.wait(PATIENCE)
+        chat.seen.append("passed on")
+        return ContinueHandling()
+
+    @bot.message_handler()
+    def note(message: Message, chat: Counter, user: Counter) -> None:
+        chat.seen.append(message.text)
+        user.seen.append(message.text)
+        bot.send_message(message.chat.id, "noted")
+
+    ada = telegram.user("Ada")
+    async with polling(bot):
+        with telegram.hold():
+            for text in ("first", "second", "third"):
+                await ada.write(text)
+        await until(lambda: len(arrived) == 3)
+        go_on.set()
+        await ada.answers(3)
+    assert (await stored(storage, f"chat:{ada.id}"))["seen"] == [
+        "passed on",
+        "first",
+        "second",
+        "third",
+    ]
+    assert (await stored(storage, f"user:{ada.id}"))["seen"] == ["first", "second", "third"]
+
+
+async def test_handlers_that_are_no_functions_of_python_get_the_message_alone(
+    telegram, polling, bot, storage
+):
+    session(initial=Counter, storage=storage).setup(bot)
+    messages: deque[Message] = deque()
+    bot.register_message_handler(messages.append, commands=["next"])
+
+    @bot.message_handler()
+    def ask(message: Message) -> None:
+        bot.register_next_step_handler(message, messages.append)
+        bot.send_message(message.chat.id, "next?")
+
+    ada = telegram.user("Ada")
+    async with polling(bot):
+        await ada.write("x")
+        await ada.next_answer()
+        for text in ("y", "/next"):
+            await ada.write(text)
+        await until(lambda: [message.text for message in messages] == ["y", "/next"])
 
 
 class Connecting(BaseMiddleware):

@@ -322,7 +322,7 @@ async def test_fifty_updates_count_to_fifty_in_their_order(sequential, storage):
         assert await telegram.answers(50) == in_order
     assert (await stored(storage, ADA.id))["count"] == 50
     assert not client._gramkeep._handling  # nothing is kept of what is over
-    assert len(client._gramkeep._queues) == 0
+    assert len(client._gramkeep._arrivals) == 0
 
 
 async def test_filters_that_take_their_time_let_no_later_update_of_the_chat_overtake(
@@ -356,7 +356,7 @@ async def test_filters_that_take_their_time_let_no_later_update_of_the_chat_over
 async def test_a_filter_that_never_ends_holds_up_its_own_chat_alone_and_not_for_ever(
     client, telegram, storage, monkeypatch
 ):
-    monkeypatch.setattr("gramkeep.integrations.telethon.hook.PATIENCE", 0.1)
+    monkeypatch.setattr("gramkeep.integrations.turns.PATIENCE", 0.1)
     session(initial=Counter, storage=storage).setup(client)
 
     async def hangs(event: Any) -> bool:
@@ -459,6 +459,27 @@ async def test_an_album_is_one_event_with_a_session(client, telegram, storage):
         telegram.write(ADA, "a", "b", "c", chat=GROUP, grouped_id=5)
         assert await telegram.answers(1) == ["an album"]
     assert await stored(storage, GROUP.id) == {"count": 3, "seen": ["a", "b", "c", "a"]}
+
+
+async def test_an_album_whose_parts_are_still_awaited_is_handled_before_the_client_disconnects(
+    client, telegram, sqlite_url
+):
+    session(initial=Counter, storage=sqlite_url).setup(client)
+
+    @client.on(events.Album)
+    async def album(event: Any, session: Counter) -> None:
+        session.count += len(event)
+        await event.respond("an album")  # it is still connected
+        await asyncio.sleep(0.02)
+        session.seen.append(event.text)
+
+    async with client:
+        telegram.write(ADA, "a", "b", chat=GROUP, grouped_id=5)
+        await until(lambda: client._albums)
+        await client.disconnect()
+    assert telegram.sent == ["an album"]
+    async with Sessions(initial=Counter, storage=sqlite_url) as sessions:
+        assert await sessions.get(str(GROUP.id)) == Counter(2, ["a"])
 
 
 async def test_presses_of_buttons_and_raw_updates_share_the_session_of_their_chat(

@@ -8,21 +8,20 @@ handle itself: ``counter = await session``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
 
 from aiogram import Dispatcher
 from aiogram.dispatcher.event.bases import CancelHandler, SkipHandler
-from aiogram.dispatcher.event.handler import CallableObject, FilterObject
+from aiogram.dispatcher.event.handler import CallableObject, FilterObject, HandlerObject
 from aiogram.dispatcher.middlewares.user_context import EVENT_CONTEXT_KEY, EventContext
-from aiogram.types import ErrorEvent, Message, TelegramObject, Update
+from aiogram.types import ErrorEvent, TelegramObject, Update
 from aiogram.types.update import UpdateTypeLookupError
 
-from gramkeep.handle import Session
-from gramkeep.integrations.around import Plugins
+from gramkeep.integrations.around import Plugins, hook_of
+from gramkeep.integrations.shared_turn import SharedTurn
+from gramkeep.integrations.turns import upgrade_in
 from gramkeep.middleware import SessionPlugin
 from gramkeep.origin import Origin
 
@@ -30,7 +29,7 @@ __all__ = ["lazy_session", "origin_of", "session"]
 
 T = TypeVar("T")
 
-ORIGIN_KEY = "gramkeep_origin"  # where an update's data has its `Origin`
+TURN_KEY = "gramkeep_turn"  # where an update's data has its `SharedTurn`
 
 Handler: TypeAlias = Callable[[TelegramObject, dict[str, Any]], Awaitable[Any]]
 
@@ -45,11 +44,7 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
         `Sessions` is left open. Two kinds side by side need different ``key`` options;
         `ConfigurationError` says so.
         """
-        hook = _hooks.get(dispatcher)
-        if hook is None:
-            hook = _hooks[dispatcher] = _Hook()
-            hook.install(dispatcher)
-        hook.plugins.add(self)
+        hook_of(dispatcher, _Hook).plugins.add(self)
         dispatcher.startup.register(self.start_up)
         dispatcher.shutdown.register(self.shut_down)
 
@@ -85,11 +80,9 @@ def origin_of(update: Update, data: dict[str, Any]) -> Origin:
 class _Hook:
     """All sessions of one dispatcher, in one place around its updates."""
 
-    def __init__(self) -> None:
-        self.plugins = Plugins()
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.plugins = Plugins(SkipHandler, CancelHandler)
         self._watched_types: set[str] = set()
-
-    def install(self, dispatcher: Dispatcher) -> None:
         dispatcher.update.outer_middleware(partial(self._around_update, dispatcher))
         for name, observer in dispatcher.observers.items():
             if name == "error":
@@ -101,27 +94,25 @@ class _Hook:
         self, dispatcher: Dispatcher, handler: Handler, update: TelegramObject, data: dict[str, Any]
     ) -> Any:
         assert isinstance(update, Update)  # noqa: S101 - the observer of updates has no others
-        self._watch_filters(dispatcher, update)
-        origin = origin_of(update, data)
-        origin = data[ORIGIN_KEY] = await self.plugins.follow_upgrade(origin, *_upgrade(origin))
-        async with AsyncExitStack() as stack:
-            _show(await self.plugins.enter(origin, stack), data)
-            try:
-                return await handler(update, data)
-            except (SkipHandler, CancelHandler) as passing:
-                # Control flow, no failure: what was changed is saved.
-                passed = passing
-        raise passed
+        self._watch(dispatcher, update)
+        turn = SharedTurn(self.plugins, origin_of(update, data), upgrade_in(update.message))
+        data[TURN_KEY] = turn
+        async with turn:
+            await turn.begin()
+            _show(turn, data)
+            return await handler(update, data)
 
     async def _before_handler(
         self, handler: Handler, event: TelegramObject, data: dict[str, Any]
     ) -> Any:
-        for plugin in self.plugins:
-            handle = data[plugin.sessions.options.handle_key]
-            if _asks(data["handler"], plugin):
-                await _hand_over(plugin, handle, data)
-            else:
-                plugin.sessions.withdraw(handle)
+        called, turn = data["handler"], data[TURN_KEY]
+        asked = self._asked_by(called)
+        if asked:
+            turn.take()
+        if isinstance(called.call, _Call) and not isinstance(handler, partial):
+            called.call.keep_places(turn)  # no middleware of the user's comes before the handler
+        for plugin in asked:
+            await _hand_over(plugin, data)
         return await handler(event, data)
 
     async def _around_error_handler(
@@ -129,17 +120,18 @@ class _Hook:
     ) -> Any:
         # The failed update's session is given up by now; an error handler gets one of its own.
         assert isinstance(event, ErrorEvent)  # noqa: S101 - the observer of errors has no others
-        asking = [plugin for plugin in self.plugins if _asks(data["handler"], plugin)]
-        if not asking:
+        asked = self._asked_by(data["handler"])
+        if not asked:
             return await handler(event, data)
-        async with AsyncExitStack() as stack:
-            _show(await self.plugins.enter(data[ORIGIN_KEY], stack, asking), data)
-            for plugin in asking:
-                await _hand_over(plugin, data[plugin.sessions.options.handle_key], data)
+        async with data[TURN_KEY] as turn:
+            await turn.begin(asked)
+            _show(turn, data)
+            for plugin in asked:
+                await _hand_over(plugin, data)
             return await handler(event, data)
 
-    def _watch_filters(self, dispatcher: Dispatcher, update: Update) -> None:
-        """Make the filters for this type of update that ask for a session wait for it."""
+    def _watch(self, dispatcher: Dispatcher, update: Update) -> None:
+        """Learn what handlers for this type of update ask for, and make their filters get it."""
         try:
             event_type = update.event_type
         except UpdateTypeLookupError:
@@ -147,17 +139,47 @@ class _Hook:
         if event_type in self._watched_types:
             return
         self._watched_types.add(event_type)
-        for router in dispatcher.chain_tail:
+        ahead: set[SessionPlugin[Any]] = set()
+        for router in reversed(list(dispatcher.chain_tail)):
             observer = router.observers[event_type]
-            for handler in (observer._handler, *observer.handlers):  # noqa: SLF001 - its own filters
-                for filter_object in _filters(handler.filters or ()):
-                    for plugin in self.plugins:
-                        if _asks(filter_object, plugin):
-                            call = partial(_call_filter, plugin, filter_object.call)
-                            filter_object.call = call  # type: ignore[method-assign]
+            for handler in reversed(observer.handlers):
+                asked = self._asked_by(handler)
+                handler.call = _Call(handler.call, asked, frozenset(ahead))  # type: ignore[method-assign]
+                ahead.update(asked, self._watch_filters(handler))
+            ahead.update(self._watch_filters(observer._handler))  # noqa: SLF001 - its own filters
+
+    def _watch_filters(self, handler: HandlerObject) -> set[SessionPlugin[Any]]:
+        """Make the filters that ask for a session wait for it, and say what they ask for."""
+        found: set[SessionPlugin[Any]] = set()
+        for filter_object in _filters(handler.filters or ()):
+            if asked := self._asked_by(filter_object):
+                filter_object.call = partial(_call_filter, asked, filter_object.call)  # type: ignore[method-assign]
+                found.update(asked)
+        return found
+
+    def _asked_by(self, called: CallableObject) -> list[SessionPlugin[Any]]:
+        return list(self.plugins) if called.varkw else self.plugins.named_in(called.params)
 
 
-_hooks: WeakKeyDictionary[Dispatcher, _Hook] = WeakKeyDictionary()
+class _Call:
+    """Calls a handler, and knows what it asks for, and what those after it may ask for."""
+
+    def __init__(
+        self,
+        call: Callable[..., Awaitable[Any]],
+        asked: list[SessionPlugin[Any]],
+        ahead: frozenset[SessionPlugin[Any]],
+    ) -> None:
+        self._call = call
+        self._asked = asked
+        self._ahead = ahead
+
+    def keep_places(self, turn: SharedTurn) -> None:
+        turn.keep_for(self._asked, self._ahead)
+
+    async def __call__(self, event: TelegramObject, /, **data: Any) -> Any:
+        self.keep_places(data[TURN_KEY])
+        return await self._call(event, **data)
 
 
 def _filters(filters: Any) -> Iterator[FilterObject]:
@@ -172,37 +194,26 @@ def _filters(filters: Any) -> Iterator[FilterObject]:
             yield from _filters(inner)
 
 
-def _asks(called: CallableObject, plugin: SessionPlugin[Any]) -> bool:
-    options = plugin.sessions.options
-    return called.varkw or not called.params.isdisjoint((options.key, options.handle_key))
-
-
 async def _call_filter(
-    plugin: SessionPlugin[Any], call: Callable[..., Awaitable[Any]], *args: Any, **data: Any
+    asked: list[SessionPlugin[Any]],
+    call: Callable[..., Awaitable[Any]],
+    event: TelegramObject,
+    /,
+    **data: Any,
 ) -> Any:
-    await _hand_over(plugin, data[plugin.sessions.options.handle_key], data)
-    return await call(*args, **data)
+    data[TURN_KEY].take()
+    for plugin in asked:
+        await _hand_over(plugin, data)
+    return await call(event, **data)
 
 
-def _upgrade(origin: Origin) -> tuple[int | None, int | None]:
-    """Give the old and the new id of a group, if this is a message that it is a supergroup now."""
-    message = origin.event
-    if not isinstance(message, Message):
-        return None, None
-    if message.migrate_to_chat_id is not None:
-        return message.chat.id, message.migrate_to_chat_id
-    return message.migrate_from_chat_id, message.chat.id
-
-
-def _show(handles: Mapping[SessionPlugin[Any], Session[Any]], data: dict[str, Any]) -> None:
-    for plugin, handle in handles.items():
+def _show(turn: SharedTurn, data: dict[str, Any]) -> None:
+    for plugin, handle in turn.handles.items():
         data[plugin.sessions.options.handle_key] = handle
 
 
-async def _hand_over(
-    plugin: SessionPlugin[Any], handle: Session[Any], data: dict[str, Any]
-) -> None:
+async def _hand_over(plugin: SessionPlugin[Any], data: dict[str, Any]) -> None:
     """Put the session where the handler or filter that is called next finds it."""
     options = plugin.sessions.options
-    data[options.handle_key] = handle
+    handle = data[options.handle_key]
     data[options.key] = await plugin.sessions.hand_out(handle, lazy=plugin.lazy)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from gramkeep.errors import ConfigurationError
 from gramkeep.handle import Session
 from gramkeep.middleware import SessionPlugin
 from gramkeep.origin import Origin
 
+HookT = TypeVar("HookT")
+
 
 class Plugins:
     """The kinds of session that were set up on one bot, dispatcher or client.
 
     They queue for their keys in one step, so that two updates with several sessions each stand
-    in the same order everywhere, and never wait for each other in a circle.
+    in the same order everywhere, and never wait for each other in a circle. ``steering`` are
+    exceptions by which handlers tell the framework how to go on; they are no failures.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *steering: type[BaseException]) -> None:
+        self.steering = steering
         self._plugins: list[SessionPlugin[Any]] = []
 
     def __iter__(self) -> Iterator[SessionPlugin[Any]]:
@@ -75,8 +80,30 @@ class Plugins:
             await plugin.sessions.move_chat(origin, old_chat_id, new_chat_id)
         return replace(origin, chat_id=new_chat_id)
 
+    async def start_up(self) -> None:
+        """Open what an earlier `shut_down` closed; when the bot starts."""
+        for plugin in self._plugins:
+            await plugin.start_up()
+
+    async def drain(self) -> None:
+        """Wait for all who hold a session; see `Sessions.drain`."""
+        await asyncio.gather(*(plugin.sessions.drain() for plugin in self._plugins))
+
+    async def shut_down(self) -> None:
+        """Wait for all who hold a session, then close what was made here; when the bot stops."""
+        await asyncio.gather(*(plugin.shut_down() for plugin in self._plugins))
+
 
 def names_of(plugin: SessionPlugin[Any]) -> tuple[str, str]:
     """Give the names under which handlers find the data of a session, and its handle."""
     options = plugin.sessions.options
     return options.key, options.handle_key
+
+
+def hook_of(bot: object, make: Callable[[Any], HookT]) -> HookT:
+    """Give what stands around a bot's updates for all its kinds of session, made for the first."""
+    attributes = vars(bot)
+    if "_gramkeep" not in attributes:
+        attributes["_gramkeep"] = make(bot)
+    hook: HookT = attributes["_gramkeep"]
+    return hook

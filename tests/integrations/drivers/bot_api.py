@@ -7,6 +7,7 @@ from gramkeep.testing import TelegramServer, telegram
 
 from .base import Driver
 from .events import BOT_ID, ChannelPost, Chat, Event, InlineQuery, Person, Text, Upgrade
+from .handlers import PATIENCE
 
 
 class BotApiDriver(Driver):
@@ -33,7 +34,8 @@ class BotApiDriver(Driver):
         await self.telegram.stop()
 
     async def answers(self, count: int) -> list[str]:
-        return [message.text or "" for message in await self.telegram.answers(count)]
+        answers = await self.telegram.answers(count, timeout=PATIENCE)
+        return [message.text or "" for message in answers]
 
     def topic(self, forum: Chat) -> int:
         topic = self._chat(forum).topic("News")

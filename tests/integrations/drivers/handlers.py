@@ -14,7 +14,7 @@ from .events import UpdateType
 Body: TypeAlias = Callable[["Turn"], Coroutine[Any, Any, None] | str]
 """An ``async def``; or a plain function, which gives its answer back."""
 
-PATIENCE = 5.0  # seconds after which what was waited for won't come any more
+PATIENCE = 20.0  # seconds after which what was waited for won't come any more
 
 
 async def until(

@@ -72,10 +72,6 @@ class PyrogramDriver(Driver):
             await event.reply(text)
 
         function = handler.asking(call_plain if handler.is_sync else call, "client", "event")
-        if handler.is_sync:  # handles are to be awaited, so threads get the data alone
-            asked = function.__signature__
-            data = [each for name, each in asked.parameters.items() if "_handle" not in name]
-            function.__signature__ = asked.replace(parameters=data)
         fits = filters.create(lambda _, __, event: handler.text in (None, text_of(event)))
         for update_type in handler.types:
             kind, only = HANDLERS[update_type]

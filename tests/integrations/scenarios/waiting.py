@@ -84,14 +84,14 @@ async def updates_with_two_sessions_never_wait_in_a_circle(bot: Driver) -> None:
         return key
 
     slow = iter([True, False] * 10)
-    bot.keep(initial=Counter, storage=bot.storage, prefix="a:", lock_timeout=3)
+    bot.keep(initial=Counter, storage=bot.storage, prefix="a:", lock_timeout=20)
     bot.keep(
         initial=Counter,
         storage=bot.storage,
         key="other",
         prefix="b:",
         get_session_key=slow_at_times,
-        lock_timeout=3,
+        lock_timeout=20,
     )
 
     @bot.on(asks=("session", "other"))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any, ClassVar, TypeVar
 
-from telegram.ext import Application, ApplicationBuilder, ContextTypes
+from telegram.ext import Application, ApplicationBuilder, ApplicationHandlerStop, ContextTypes
 
-from gramkeep.errors import ConfigurationError, NoSessionKey
-from gramkeep.handle import Session
-from gramkeep.integrations.around import Plugins
+from gramkeep.errors import ConfigurationError
+from gramkeep.integrations.around import Plugins, names_of
 from gramkeep.integrations.ptb.turns import (
     Callback,
-    Turn,
     TurnContext,
+    UpdateTurn,
     current_turn,
     is_of_handler,
     origin_of,
+    turn_of,
 )
 from gramkeep.middleware import LazySessionFlavor, SessionFlavor, SessionPlugin
 
@@ -41,7 +42,8 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
         given: Any = builder._application_class  # noqa: SLF001
         given = given if isinstance(given, type) else given.value  # the default comes wrapped
         if not issubclass(given, _Application):
-            given = type(given.__name__, (_Application, given), {"session_plugins": Plugins()})
+            plugins = Plugins(ApplicationHandlerStop)
+            given = type(given.__name__, (_Application, given), {"session_plugins": plugins})
             builder.application_class(given, builder._application_kwargs)  # noqa: SLF001
         given.session_plugins.add(self)
         return builder
@@ -69,14 +71,12 @@ class _Application(Application[Any, Any, Any, Any, Any, Any]):
         )
 
     async def initialize(self) -> None:
-        for plugin in self.session_plugins:
-            await plugin.start_up()
+        await self.session_plugins.start_up()
         await super().initialize()
 
     async def shutdown(self) -> None:
         if not self.running:  # or it raises
-            for plugin in self.session_plugins:
-                await plugin.shut_down()
+            await self.session_plugins.shut_down()
         await super().shutdown()
 
     async def process_update(self, update: object) -> None:
@@ -85,15 +85,15 @@ class _Application(Application[Any, Any, Any, Any, Any, Any]):
         await asyncio.create_task(self._process_alone(update))
 
     async def _process_alone(self, update: object) -> None:
-        turn = Turn(self.session_plugins, origin_of(update, self.bot), update)
+        turn = UpdateTurn(self.session_plugins, origin_of(update, self.bot), update)
         current_turn.set(turn)
         try:
-            if await self._begin(turn):
+            if await self._does(turn, turn.begin()):
                 await super().process_update(update)
             if turn.tasks:
                 self.create_task(turn.end_after_tasks(), update)
             else:
-                await self._end(turn)
+                await self._does(turn, turn.end())
         except BaseException as error:  # it was cancelled
             await turn.give_up(error)
             raise
@@ -103,9 +103,9 @@ class _Application(Application[Any, Any, Any, Any, Any, Any]):
     async def process_error(
         self, update: object, error: Exception, job: Any = None, coroutine: Any = None
     ) -> bool:
-        turn = current_turn.get()
+        turn = turn_of(update)
         is_handlers = job is None and (coroutine is None or is_of_handler(coroutine))
-        if turn is None or turn.update is not update or not is_handlers:
+        if turn is None or not is_handlers:
             return await super().process_error(update, error, job, coroutine)
         await turn.give_up(error)
         stopped = await super().process_error(update, error, job, coroutine)
@@ -113,72 +113,58 @@ class _Application(Application[Any, Any, Any, Any, Any, Any]):
             return True  # without the session no handler runs, of later groups neither
         if stopped or turn.is_over or turn.tasks or len(self.handlers) == 1:
             return stopped
-        return not await self._begin(turn)  # PTB goes on with later groups; so does the session
+        # PTB goes on with later groups, and so does the session.
+        return not await self._does(turn, turn.begin())
 
     def create_task(
         self, coroutine: Any, update: object = None, *, name: str | None = None
     ) -> asyncio.Task[Any]:
         task = super().create_task(coroutine, update, name=name)
-        turn = current_turn.get()
-        if turn is not None and turn.update is update and is_of_handler(coroutine):
+        if is_of_handler(coroutine) and (turn := turn_of(update)) is not None:
             turn.tasks.append(task)
         return task
 
     def add_error_handler(self, callback: Any, *block: Any, **options: Any) -> None:
         super().add_error_handler(Callback.around(callback), *block, **options)
 
-    async def _begin(self, turn: Turn) -> bool:
+    async def _does(self, turn: UpdateTurn, step: Coroutine[Any, Any, None]) -> bool:
+        """Take a step of the turn. If that fails, the turn is given up, and the error told."""
         try:
-            await turn.begin()
-            if turn.is_loaded:  # before, and its handlers go on
-                await turn.load()
+            await step
         except Exception as error:  # noqa: BLE001 - all of them are for PTB's error handlers
             await turn.give_up(error)
             await super().process_error(turn.update, error)
             return False
         return True
 
-    async def _end(self, turn: Turn) -> None:
-        try:
-            await turn.end()
-        except Exception as error:  # noqa: BLE001 - as above
-            await super().process_error(turn.update, error)
-
 
 def _context_class(given: type[Any], plugins: Plugins) -> type[Any]:
     """Give the application's class of contexts the sessions as attributes."""
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, property] = {}
     for plugin in plugins:
-        options = plugin.sessions.options
         flavor = LazySessionFlavor if plugin.lazy else SessionFlavor
-        is_typed = options.key == "session" and issubclass(given, flavor)
-        for name in (options.key, options.handle_key):
+        is_typed = plugin.sessions.options.key == "session" and issubclass(given, flavor)
+        for name in names_of(plugin):
             if hasattr(given, name) and not is_typed:
                 text = (
                     f"{given.__qualname__} has something named {name!r} already: give the "
                     f"sessions another name, by key=. Of the flavors these need {flavor.__name__}"
                 )
                 raise ConfigurationError(text)
-        attributes |= {options.key: _data(plugin), options.handle_key: _handle(plugin)}
+        attributes |= zip(names_of(plugin), _attributes_for(plugin), strict=True)
     return type(given.__name__, (TurnContext, given), attributes)
 
 
-def _data(plugin: SessionPlugin[Any]) -> property:
-    def get(context: TurnContext) -> Any:
-        return plugin.sessions.shown(_handle_in(context, plugin), lazy=plugin.lazy)
+def _attributes_for(plugin: SessionPlugin[Any]) -> tuple[property, property]:
+    """Make what gives contexts the data of a session, and its handle."""
+
+    def handle(context: TurnContext) -> Any:
+        return context.handle_of(plugin)
+
+    def data(context: TurnContext) -> Any:
+        return plugin.sessions.shown(context.handle_of(plugin), lazy=plugin.lazy)
 
     def replace(context: TurnContext, value: Any) -> None:
-        _handle_in(context, plugin).data = value
+        context.handle_of(plugin).data = value
 
-    return property(get, replace)
-
-
-def _handle(plugin: SessionPlugin[Any]) -> property:
-    return property(lambda context: _handle_in(context, plugin))
-
-
-def _handle_in(context: TurnContext, plugin: SessionPlugin[Any]) -> Session[Any]:
-    if context.session_turn is None:
-        reason = "its context was made neither for an update that is handled nor for a job"
-        raise NoSessionKey(reason)
-    return context.session_turn.handle(plugin)
+    return property(data, replace), property(handle)

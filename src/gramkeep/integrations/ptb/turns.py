@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
 from functools import update_wrapper
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from telegram import Bot, Update
-from telegram.ext import ApplicationHandlerStop, CallbackContext
+from telegram.ext import CallbackContext
 
-from gramkeep.errors import GramkeepError
+from gramkeep.errors import GramkeepError, NoSessionKey
 from gramkeep.handle import Session
 from gramkeep.integrations.around import Plugins
+from gramkeep.integrations.callbacks import StandIn
+from gramkeep.integrations.turns import Turn, upgrade_in
 from gramkeep.middleware import SessionPlugin
 from gramkeep.origin import Origin
 
@@ -49,59 +50,35 @@ def _thread_id(message: Any) -> int | None:
     return getattr(getattr(message, "direct_messages_topic", None), "topic_id", None)
 
 
-def _upgrade(update: object) -> tuple[int | None, int | None]:
-    """Give the old and the new id of a group, if this is a message that it is a supergroup now."""
-    if not isinstance(update, Update) or update.message is None:
-        return None, None
-    message = update.message
-    if message.migrate_to_chat_id is not None:
-        return message.chat.id, message.migrate_to_chat_id
-    return message.migrate_from_chat_id, message.chat.id
+class UpdateTurn(Turn):
+    """The sessions of one update, error or job, as its contexts show them.
 
-
-class Turn:
-    """The sessions of one update, error or job, from its beginning to its end.
-
-    ``async with`` ends it, or gives it up if an exception passes. ``tasks`` are those of the
-    handlers for which the update doesn't wait, ``failure`` is why its sessions can't be used.
+    ``loads`` says whether they are loaded as soon as the turn begins, ``failure`` why they can't
+    be used. ``tasks`` are those of the handlers for which the update doesn't wait.
     """
 
     def __init__(self, plugins: Plugins, origin: Origin, update: object = None) -> None:
-        self.origin, self.update = origin, update
-        self.tasks: list[asyncio.Task[Any]] = []
+        super().__init__(plugins, origin, upgrade_in(getattr(update, "message", None)))
+        self.update = update
+        self.loads = self.is_over = False
         self.failure: Exception | None = None
-        self.is_loaded = self.is_over = False
-        self._plugins = plugins
-        self._upgrade = _upgrade(update)
-        self._stack = AsyncExitStack()
-        self._handles: dict[SessionPlugin[Any], Session[Any]] = {}
+        self.tasks: list[asyncio.Task[Any]] = []
 
-    async def begin(self) -> None:
+    async def begin(self, plugins: Collection[SessionPlugin[Any]] | None = None) -> None:
         """Take the places in the sessions' queues, in the order in which updates came."""
-        self.origin = await self._plugins.follow_upgrade(self.origin, *self._upgrade)
-        self._upgrade = None, None
-        self._handles = await self._plugins.enter(self.origin, self._stack)
+        await super().begin(plugins)
+        if self.loads:
+            await self.load()
 
     async def load(self) -> None:
         """Wait for the sessions that aren't lazy, and load them."""
-        self.is_loaded = True
         try:
-            for plugin, handle in self._handles.items():
+            for plugin, handle in self.handles.items():
                 if not plugin.lazy:
                     await plugin.sessions.hand_out(handle, lazy=False)
         except Exception as failure:
             self.failure = failure
             raise
-
-    def handle(self, plugin: SessionPlugin[Any]) -> Session[Any]:
-        """Give the handle of one kind of session."""
-        if self.failure is not None:
-            raise self.failure
-        return self._handles[plugin]
-
-    async def end(self) -> None:
-        """Save the sessions."""
-        await self._stack.aclose()
 
     async def end_after_tasks(self) -> None:
         """Save the sessions when the last handler is done; errors of those are known elsewhere."""
@@ -111,25 +88,21 @@ class Turn:
             if any(task.cancelled() for task in self.tasks):
                 await self.give_up(asyncio.CancelledError())
 
-    async def give_up(self, error: BaseException) -> None:
-        """Leave the sessions as they were."""
-        await self._stack.__aexit__(type(error), error, error.__traceback__)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        await (self.end() if error is None else self.give_up(error))
-
-
-current_turn: Final[ContextVar[Turn | None]] = ContextVar("current_turn", default=None)
+current_turn: Final[ContextVar[UpdateTurn | None]] = ContextVar("current_turn", default=None)
 """The update that is handled. Also seen by what outlives it, such as tasks and jobs it starts."""
+
+
+def turn_of(update: object) -> UpdateTurn | None:
+    """Give the turn of an update, if it is the one that is handled."""
+    turn = current_turn.get()
+    return turn if turn is not None and turn.update is update else None
 
 
 class TurnContext(CallbackContext[Any, Any, Any, Any]):
     """A context that knows its turn."""
 
-    session_turn: Turn | None = None
+    session_turn: UpdateTurn | None = None
 
     async def refresh_data(self) -> None:
         """Get the sessions; PTB awaits this before the first handler of an update, and jobs."""
@@ -137,61 +110,58 @@ class TurnContext(CallbackContext[Any, Any, Any, Any]):
             self.job.callback = Callback.around(self.job.callback)
         elif (turn := current_turn.get()) is not None:
             self.session_turn = turn
+            turn.loads = True  # from here on, also when it begins anew
             await turn.load()
         await super().refresh_data()
 
+    def handle_of(self, plugin: SessionPlugin[Any]) -> Session[Any]:
+        """Give the handle of one kind of session."""
+        if self.session_turn is None:
+            reason = "its context was made neither for an update that is handled nor for a job"
+            raise NoSessionKey(reason)
+        if self.session_turn.failure is not None:
+            raise self.session_turn.failure
+        return self.session_turn.handles[plugin]
 
-class Callback:
-    """A callback for errors, or of a job, with sessions of its own; equal to what it calls."""
 
-    def __init__(self, callback: Callable[..., Awaitable[Any]]) -> None:
-        update_wrapper(self, callback, updated=())
-        self.callback = callback
+class Callback(StandIn):
+    """A callback for errors, or of a job, with sessions of its own."""
+
+    def __init__(self, function: Callable[..., Awaitable[Any]]) -> None:
+        update_wrapper(self, function, updated=())
+        self.function = function
 
     @classmethod
-    def around(cls, callback: Any) -> Callback:
+    def around(cls, function: Any) -> Callback:
         """Make one, unless it is one."""
-        return callback if isinstance(callback, Callback) else cls(callback)
-
-    def __eq__(self, other: object) -> bool:
-        return bool(self.callback == (other.callback if isinstance(other, Callback) else other))
-
-    def __hash__(self) -> int:
-        return hash(self.callback)
+        return function if isinstance(function, cls) else cls(function)
 
     async def __call__(self, *arguments: Any) -> Any:
         context = arguments[-1]
-        async with _turn_of(context, arguments[0]) as turn:
+        async with _own_turn(context, arguments[0]) as turn:
+            turn.loads = _can_load(context)
             try:
                 await turn.begin()
-                if _can_load(context):
-                    await turn.load()
             except Exception as failure:
                 if context.error is None:
                     raise
                 turn.failure = failure  # for who uses them: errors are to be heard of in any case
             context.session_turn = turn
-            try:
-                return await self.callback(*arguments)
-            except ApplicationHandlerStop as stop:  # no failure: what was changed is saved
-                passed = stop
-        raise passed
+            return await self.function(*arguments)
 
 
-def _turn_of(context: Any, update: object) -> Turn:
+def _own_turn(context: Any, update: object) -> UpdateTurn:
     plugins, job = context.application.session_plugins, context.job
     if job is None:
-        failed = current_turn.get()
-        if failed is not None and failed.update is update:
-            return Turn(plugins, failed.origin)
-        return Turn(plugins, origin_of(update, context.bot))
+        failed = turn_of(update)
+        origin = origin_of(update, context.bot) if failed is None else failed.origin
+        return UpdateTurn(plugins, origin)
     conversation = getattr(job.data, "callback_context", None)
     if isinstance(conversation, TurnContext):  # it timed out, and handlers get its last context
-        turn = Turn(plugins, origin_of(job.data.update, context.bot))
-        conversation.session_turn = turn
-        return turn
+        conversation.session_turn = UpdateTurn(plugins, origin_of(job.data.update, context.bot))
+        return conversation.session_turn
     origin = Origin(bot_id=context.bot.id, chat_id=job.chat_id, user_id=job.user_id, event=job)
-    return Turn(plugins, origin)
+    return UpdateTurn(plugins, origin)
 
 
 def _can_load(context: Any) -> bool:

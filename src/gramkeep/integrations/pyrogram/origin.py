@@ -6,25 +6,17 @@ from typing import Any, Final
 
 from pyrogram import Client, types, utils
 from pyrogram.raw import types as raw_types
-from pyrogram.raw.core import TLObject
 
 from gramkeep.origin import Origin
 
 _raw: Final[Any] = raw_types  # hundreds, which type checkers can't see
 
 # Bot API names for kinds of chats that forks tell apart further.
-_CHAT_TYPES: Final = {
-    "bot": "private",
-    "forum": "supergroup",
-    "direct": "supergroup",
-    "monoforum": "supergroup",
-}
-
-_CONNECTIONS: Final = tuple(
-    getattr(types, name)
-    for name in ("BusinessConnection", "BotBusinessConnection")
-    if hasattr(types, name)
+_CHAT_TYPES: Final[dict[Any, str]] = {"bot": "private"} | dict.fromkeys(
+    ("forum", "direct", "monoforum"), "supergroup"
 )
+
+_BUSINESS_CONNECTION: Final[Any] = getattr(types, "BusinessConnection", ())  # not all forks have it
 
 
 def origin_of(event: Any, client: Client) -> Origin:
@@ -33,26 +25,17 @@ def origin_of(event: Any, client: Client) -> Origin:
     ``event`` is what its handlers get: a message, a query, a list of deleted messages, a user
     whose status changed; or a raw update.
     """
-    bot_id = None if client.me is None else client.me.id
-    if isinstance(event, TLObject):
-        return Origin(
-            bot_id=bot_id,
-            chat_id=chat_id_of(event),
-            user_id=_raw_user_id(event),
-            business_connection_id=getattr(event, "connection_id", None),
-            event=event,
-        )
     is_list = isinstance(event, list)
     one = event[0] if is_list and event else event
     place = one.message if isinstance(one, types.CallbackQuery) else one
     chat = getattr(place, "chat", None) or getattr(place, "voter_chat", None)
-    chat_type = None if chat is None else _chat_type(chat)
+    chat_type: Any = getattr(getattr(chat, "type", None), "value", None)
     if is_list and chat_type == "channel":
         chat_type = None  # may be a supergroup as well: of deleted messages only the id is told
     return Origin(
-        bot_id=bot_id,
-        chat_id=None if chat is None else chat.id,
-        chat_type=chat_type,
+        bot_id=None if client.me is None else client.me.id,
+        chat_id=_chat_id(event) if chat is None else chat.id,
+        chat_type=_CHAT_TYPES.get(chat_type, chat_type),
         user_id=_user_id(one),
         thread_id=_thread_id(place),
         business_connection_id=_connection_id(one, place),
@@ -60,7 +43,17 @@ def origin_of(event: Any, client: Client) -> Origin:
     )
 
 
-def chat_id_of(update: Any) -> int | None:
+def upgrade_of(update: Any) -> tuple[int | None, int | None]:
+    """Give the old and the new id of a group, if this says that it is a supergroup now."""
+    action: Any = getattr(getattr(update, "message", None), "action", None)
+    if isinstance(action, _raw.MessageActionChatMigrateTo):
+        return _chat_id(update), utils.get_channel_id(action.channel_id)
+    if isinstance(action, _raw.MessageActionChannelMigrateFrom):
+        return -action.chat_id, _chat_id(update)
+    return None, None
+
+
+def _chat_id(update: Any) -> int | None:
     """Give the id, as the Bot API marks it, of the chat that a raw update names, if it does."""
     if isinstance(update, _raw.UpdateMessagePollVote):
         return None  # its peer is who voted
@@ -75,62 +68,33 @@ def chat_id_of(update: Any) -> int | None:
     return None
 
 
-def place_of(update: Any) -> str:
-    """Say whose updates, of a chat or else of a user, a raw update must not overtake."""
-    chat_id = chat_id_of(update)
-    return str(_raw_user_id(update) if chat_id is None else chat_id)
-
-
-def upgrade_of(update: Any) -> tuple[int | None, int | None]:
-    """Give the old and the new id of a group, if this says that it is a supergroup now."""
-    action: Any = getattr(getattr(update, "message", None), "action", None)
-    if isinstance(action, _raw.MessageActionChatMigrateTo):
-        return chat_id_of(update), utils.get_channel_id(action.channel_id)
-    if isinstance(action, _raw.MessageActionChannelMigrateFrom):
-        return -action.chat_id, chat_id_of(update)
-    return None, None
-
-
-def _chat_type(chat: Any) -> str | None:
-    if chat.type is None:
-        return None
-    value = str(chat.type.value)
-    return _CHAT_TYPES.get(value, value)
-
-
 def _user_id(one: Any) -> int | None:
     if isinstance(one, types.User):  # whose status changed
         return one.id
+    acting = getattr(one, "boost", None) or one
     for name in ("from_user", "user", "voter"):
-        if (user := getattr(one, name, None)) is not None:
+        if (user := getattr(acting, name, None)) is not None:
             return int(user.id)
-    return None if (boost := getattr(one, "boost", None)) is None else _user_id(boost)
-
-
-def _raw_user_id(update: Any) -> int | None:
-    sender = getattr(getattr(update, "message", None), "from_id", None)
-    peer = getattr(update, "peer", None)
-    for named in (update, sender, peer):
-        user_id = getattr(named, "user_id", None)
-        if isinstance(user_id, int):
+    # What is raw has ids alone.
+    sender = getattr(getattr(one, "message", None), "from_id", None)
+    for named in (one, sender, getattr(one, "peer", None)):
+        if isinstance(user_id := getattr(named, "user_id", None), int):
             return user_id
     return None
 
 
 def _thread_id(message: Any) -> int | None:
     # Outside of topics the id of a thread only says what a message answers to.
-    for flag in ("is_topic_message", "topic_message"):
-        if getattr(message, flag, None):
-            return message.message_thread_id  # type: ignore[no-any-return]
+    if getattr(message, "is_topic_message", None) or getattr(message, "topic_message", None):
+        return message.message_thread_id  # type: ignore[no-any-return]
     # In a channel's direct messages every writer has a topic.
     topic_id: int | None = getattr(message, "direct_messages_topic_id", None)
-    if topic_id is None:
-        topic_id = getattr(getattr(message, "direct_messages_topic", None), "topic_id", None)
-    return topic_id
+    return topic_id or getattr(getattr(message, "direct_messages_topic", None), "topic_id", None)
 
 
 def _connection_id(one: Any, place: Any) -> str | None:
-    if isinstance(one, _CONNECTIONS):
-        connection_id: str = getattr(one, "bot_connection_id", None) or one.id
-        return connection_id
-    return getattr(place, "business_connection_id", None)
+    if isinstance(one, _BUSINESS_CONNECTION):
+        return one.id  # type: ignore[no-any-return]
+    # Of a connection in other forks, of what is raw, and of messages.
+    of_one = getattr(one, "bot_connection_id", None) or getattr(one, "connection_id", None)
+    return of_one or getattr(place, "business_connection_id", None)

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pyrogram import Client
 
 from gramkeep.errors import ConfigurationError
+from gramkeep.integrations.around import hook_of
 from gramkeep.integrations.pyrogram.hook import Hook
 from gramkeep.middleware import SessionPlugin
 
@@ -20,16 +21,13 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
         """Install these sessions; before the client is started, and before or after its handlers.
 
         When the client stops they wait for those that hold one, and close; a ready `Sessions` is
-        left open. Two kinds side by side need different ``key`` options. `ConfigurationError`
-        tells of either, and of plain functions that name what is to be awaited.
+        left open. Two kinds side by side need different ``key`` options; `ConfigurationError`
+        tells of either.
         """
         if client.is_initialized:
             text = "set sessions up before the client is started: it has begun to handle updates"
             raise ConfigurationError(text)
-        hook: Hook | None = vars(client).get("_gramkeep")
-        if hook is None:
-            hook = vars(client)["_gramkeep"] = Hook(client)
-        hook.add(self)
+        hook_of(client, Hook).plugins.add(self)
 
 
 class lazy_session(session[T]):  # noqa: N801

@@ -8,8 +8,8 @@ The bot is an `AsyncTeleBot` or a threaded `TeleBot`. The latter's handlers get 
 `BlockingSession` for a handle, whose methods block where a `Session` is awaited.
 """
 
-from gramkeep.integrations.telebot.blocking import BlockingSession
+from gramkeep.integrations.blocking import BlockingSession
+from gramkeep.integrations.telebot.origin import origin_of
 from gramkeep.integrations.telebot.plugin import lazy_session, session
-from gramkeep.integrations.telebot.update import origin_of
 
 __all__ = ["BlockingSession", "lazy_session", "origin_of", "session"]

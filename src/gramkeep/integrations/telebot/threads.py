@@ -6,7 +6,6 @@ its sessions while the bot's threads run the handlers, and does what these ask o
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import threading
 from collections.abc import Callable
@@ -20,9 +19,10 @@ from telebot import logger
 from telebot.types import Message, Update
 
 from gramkeep.integrations.around import Plugins
-from gramkeep.integrations.telebot.blocking import LOOP_THREAD, in_handler
-from gramkeep.integrations.telebot.threaded_update import Handlers, Play, ThreadedUpdate
-from gramkeep.integrations.telebot.update import Handler, upgrade_of
+from gramkeep.integrations.blocking import LOOP_THREAD, in_handler
+from gramkeep.integrations.telebot.origin import upgrade_of
+from gramkeep.integrations.telebot.threaded_turn import Handlers, Play, ThreadedTurn
+from gramkeep.integrations.telebot.turns import Handler
 
 
 class ThreadedHook:
@@ -63,16 +63,12 @@ class ThreadedHook:
             return
         # A listener, which gets a list of messages; or a handler for this one message, by
         # `register_next_step_handler` or `register_for_reply`.
-        given = {"data", *kwargs}
-        handler = Handler(task, self.plugins, task, taken=len(args), given=given)
-        if args and isinstance(args[0], Message) and handler.asked:
-
-            def call(update: ThreadedUpdate, _handlers: Handlers) -> None:
-                update.call(handler, *args, **kwargs)
-
-            self._begin(args[0], (), call)
-        else:
-            self._exec_task(task, *args, **kwargs)
+        if args and isinstance(args[0], Message):
+            handler = Handler(partial(task, **kwargs), self.plugins, taken=len(args))
+            if handler.asked:
+                self._begin(args[0], (), lambda turn: turn.call(handler, *args))
+                return
+        self._exec_task(task, *args, **kwargs)
 
     def _handle(
         self,
@@ -81,24 +77,24 @@ class ThreadedHook:
         update_type: str,
         middlewares: list[Any] | None = None,
     ) -> None:
-        def handle_all(update: ThreadedUpdate, handlers: Handlers) -> None:
-            self._handle_all(event, handlers, [update, *(middlewares or ())], update_type)
+        def play(turn: ThreadedTurn) -> None:
+            self._handle_all(event, turn.handlers, [turn, *(middlewares or ())], update_type)
 
         # What a middleware leaves in its thread, a database connection say, handlers must find
         # there: with middlewares they wait for their sessions in the thread.
-        self._begin(event, handlers, handle_all, stays=bool(middlewares))
+        self._begin(event, handlers, play, stays=bool(middlewares))
 
     def _begin(self, event: Any, handlers: Handlers, play: Play, *, stays: bool = False) -> None:
         stays = stays or not self._bot.threaded
-        update = ThreadedUpdate(self.plugins, self._bot, event, handlers, play, stays=stays)
+        turn = ThreadedTurn(self.plugins, self._bot, event, handlers, play, stays=stays)
         if self._bot.threaded:
-            LOOP_THREAD.submit(self._hold(update))
+            LOOP_THREAD.submit(self._hold(turn))
         else:
-            self._exec_task(_hold_and_serve, update)
+            self._exec_task(_hold_and_serve, turn)
 
-    async def _hold(self, update: ThreadedUpdate) -> None:
+    async def _hold(self, turn: ThreadedTurn) -> None:
         try:
-            await update.hold(self._in_pool)
+            await turn.hold(self._in_pool)
         except Exception as error:  # noqa: BLE001 - it is told
             threading.Thread(target=self._tell, args=(error,), name="gramkeep").start()
 
@@ -119,38 +115,28 @@ class ThreadedHook:
         """Run what returns when the bot stops; ``infinity_polling`` runs ``polling`` again."""
         self._starts += 1
         try:
-            LOOP_THREAD.run(self._start_up())
+            LOOP_THREAD.run(self.plugins.start_up())
             return start(*args, **kwargs)
         finally:
             self._starts -= 1
             if not self._starts:
-                LOOP_THREAD.run(self._shut_down())
+                LOOP_THREAD.run(self.plugins.shut_down())
 
     def _stop_bot(self, stop: Callable[[], None]) -> None:
         if not in_handler():  # it can't wait for itself
             self._bot.stop_polling()
-            LOOP_THREAD.run(self._shut_down())
+            LOOP_THREAD.run(self.plugins.shut_down())
         stop()
         # Nobody will do what the bot's threads have left undone.
         self._is_stopped = True
         for outcome in list(self._undone):
             outcome.cancel()
 
-    async def _start_up(self) -> None:
-        for plugin in self.plugins:
-            await plugin.start_up()
 
-    async def _shut_down(self) -> None:
-        await asyncio.gather(*(plugin.shut_down() for plugin in self.plugins))
-
-    async def drain(self) -> None:
-        await asyncio.gather(*(plugin.sessions.drain() for plugin in self.plugins))
-
-
-def _hold_and_serve(update: ThreadedUpdate) -> None:
+def _hold_and_serve(turn: ThreadedTurn) -> None:
     """Let this thread, which is the bot's only one, call the handlers."""
     steps: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-    held = LOOP_THREAD.submit(update.hold(lambda _, step: steps.put(step)))
+    held = LOOP_THREAD.submit(turn.hold(lambda _, step: steps.put(step)))
     held.add_done_callback(lambda _: steps.put(None))
     failure: Exception | None = None
     try:
@@ -174,4 +160,4 @@ _hooks: WeakSet[ThreadedHook] = WeakSet()
 def _drain() -> None:
     """Wait for handlers that hold a session: telebot's threads end with the process, wherever."""
     for hook in list(_hooks) if LOOP_THREAD.is_running else ():
-        LOOP_THREAD.run(hook.drain())
+        LOOP_THREAD.run(hook.plugins.drain())

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 from telethon.events import Raw, StopPropagation
 
-from gramkeep.handle import Session
 from gramkeep.integrations.around import Plugins
 from gramkeep.integrations.callbacks import Callback
 from gramkeep.integrations.telethon.origin import origin_of, upgrade_of
-from gramkeep.locks import KeyLocks, Ticket
+from gramkeep.integrations.turns import OrderedTurn
+from gramkeep.locks import KeyLocks
 from gramkeep.middleware import SessionPlugin
-from gramkeep.origin import Origin
 
-PATIENCE: Final = 60.0
-"""Seconds that an update waits for the filters of earlier ones, before it overtakes them."""
+MARGIN: Final = 0.01
+"""Seconds after which an album that is due has come to its handlers."""
 
 Dispatch: TypeAlias = Callable[[Any], Awaitable[None]]
 Disconnect: TypeAlias = Callable[[], Awaitable[None]]
@@ -36,8 +34,8 @@ class Hook:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._plugins = _InOrder()
-        self._queues = KeyLocks()
+        self._plugins = Plugins(StopPropagation)
+        self._arrivals = KeyLocks()
         self._handling: set[asyncio.Task[Any] | None] = set()
         self._stopping = asyncio.Lock()
         client.add_event_handler = partial(self._add_handler, client.add_event_handler)
@@ -87,19 +85,16 @@ class Hook:
 
     async def _handle(self, dispatch: Dispatch, event: Any) -> None:
         origin = origin_of(event, self._client)
-        ids = (("chat", origin.chat_id), ("user", origin.user_id))
-        queues = [f"{whose} {number}" for whose, number in ids if number is not None]
-        places = [self._queues.reserve(queue) for queue in queues]
-        update = _Update(self._plugins, origin, upgrade_of(event), places)
+        turn = OrderedTurn(self._plugins, origin, upgrade_of(event), self._arrivals)
         task = asyncio.current_task()
         self._handling.add(task)
-        outer = _current.set(update)
+        outer = _current.set(turn)
         try:
-            await dispatch(event)
+            async with turn:
+                await dispatch(event)
         finally:
             _current.reset(outer)
             self._handling.discard(task)
-            update.let_pass()
 
     def _disconnect(self, disconnect: Disconnect) -> Coroutine[Any, Any, None]:
         return self._drain(disconnect, asyncio.current_task(self._client.loop))
@@ -113,39 +108,21 @@ class Hook:
             if (taking := self._client._updates_handle) is not None:  # noqa: SLF001 - see above
                 taking.cancel()
             try:
-                await asyncio.gather(*(plugin.sessions.drain() for plugin in self._plugins))
+                await self._gather_albums()
+                await self._plugins.drain()
                 await disconnect()
             finally:
-                await asyncio.gather(*(plugin.shut_down() for plugin in self._plugins))
+                await self._plugins.shut_down()
+
+    async def _gather_albums(self) -> None:
+        """Wait until the handlers of albums have begun for whose last parts Telethon waits."""
+        await asyncio.sleep(0)  # let updates that were just dispatched come in
+        albums = self._client._albums.values()  # noqa: SLF001 - see above
+        due = max((album._due for album in albums), default=0.0)  # noqa: SLF001
+        await asyncio.sleep(due + MARGIN - self._client.loop.time())
 
 
-@dataclass
-class _Update:
-    """An update that is handled, and its places in the queues of updates that have come."""
-
-    plugins: Plugins
-    origin: Origin
-    upgrade: tuple[int | None, int | None]
-    places: list[Ticket]
-
-    async def follow_upgrade(self) -> None:
-        """Move the sessions of a group that became a supergroup; once, or until it works."""
-        self.origin = await self.plugins.follow_upgrade(self.origin, *self.upgrade)
-        self.upgrade = None, None
-
-    async def wait(self) -> None:
-        """Wait until the earlier updates of the chat, and of the user, let this one pass."""
-        with suppress(TimeoutError):
-            for place in self.places:
-                await place.wait(PATIENCE)
-
-    def let_pass(self) -> None:
-        """Let later updates pass."""
-        while self.places:
-            self.places.pop().release()
-
-
-_current: Final[ContextVar[_Update]] = ContextVar("_current")
+_current: Final[ContextVar[OrderedTurn]] = ContextVar("_current")
 
 
 async def _follow_upgrade(_: object) -> None:
@@ -154,48 +131,21 @@ async def _follow_upgrade(_: object) -> None:
     await _current.get().follow_upgrade()
 
 
-class _InOrder(Plugins):
-    """Kinds of session for which updates queue in the order in which they have come.
-
-    Filters take their time, and a later update could be through with them earlier. A handler that
-    asks for no session lets all later updates pass before it begins.
-    """
-
-    async def enter(
-        self,
-        origin: Origin,
-        stack: AsyncExitStack,
-        plugins: Iterable[SessionPlugin[Any]] | None = None,
-    ) -> dict[SessionPlugin[Any], Session[Any]]:
-        update = _current.get()
-        try:
-            if plugins:
-                await update.wait()
-            return await super().enter(origin, stack, plugins)
-        finally:
-            update.let_pass()
-
-
 class _Handler(Callback):
-    """A handler's function with its sessions; equal to the function, by which users remove it."""
+    """A handler's function with its sessions."""
 
     @classmethod
     def around(cls, function: Any, plugins: Plugins) -> _Handler:
         """Make one, also of one that doesn't know all kinds of session."""
-        function = function.function if isinstance(function, cls) else function
-        return cls(function, plugins, taken=1, steering=(StopPropagation,))
-
-    def __eq__(self, other: object) -> bool:
-        return bool(self.function == (other.function if isinstance(other, _Handler) else other))
-
-    def __hash__(self) -> int:
-        return hash(self.function)
+        return cls(function.function if isinstance(function, cls) else function, plugins, taken=1)
 
     def __repr__(self) -> str:
         return getattr(self.function, "__name__", None) or repr(self.function)  # for Telethon's log
 
     async def __call__(self, event: Any) -> Any:
-        update = _current.get()
-        if self.asked:
-            await update.follow_upgrade()  # if that has failed, it fails again here
-        return await self.call(replace(update.origin, event=event), event)
+        turn = _current.get()
+        if not self.asked:
+            turn.let_pass()
+            return await self.function(event)
+        turn.origin = replace(turn.origin, event=event)
+        return await self.call(turn, event)

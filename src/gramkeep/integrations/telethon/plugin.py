@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from telethon import TelegramClient
 
+from gramkeep.integrations.around import hook_of
 from gramkeep.integrations.telethon.hook import Hook
 from gramkeep.middleware import SessionPlugin
 
@@ -22,10 +23,7 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
         `Sessions` is left open. Two kinds side by side need different ``key`` options;
         `ConfigurationError` says so.
         """
-        hook: Hook | None = vars(client).get("_gramkeep")
-        if hook is None:
-            hook = vars(client)["_gramkeep"] = Hook(client)
-        hook.add(self)
+        hook_of(client, Hook).add(self)
 
 
 class lazy_session(session[T]):  # noqa: N801

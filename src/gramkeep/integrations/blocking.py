@@ -1,4 +1,4 @@
-"""Sessions for threads: an event loop where they live, and handles whose methods block."""
+"""Sessions for threads: handles whose methods block, and the event loop that does what they ask."""
 
 from __future__ import annotations
 
@@ -85,23 +85,26 @@ class Desk:
     """Where a task that holds sessions does what threads ask of it, while they handle its update.
 
     What is done with a session is then done by who holds it, as where handlers are coroutines.
+    ``loop`` is the event loop of that task.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._asked: asyncio.Queue[tuple[Coroutine[Any, Any, Any], Future[Any]] | None] | None
         self._asked = asyncio.Queue()
 
     async def have_done(self, work: Work, step: Callable[[], T]) -> T:
         """Let a thread call ``step``, do meanwhile what it asks for, and give what it returns.
 
-        Raises `ThreadFailed`, or `concurrent.futures.CancelledError` if it won't be called.
+        ``work`` lets a thread call what it is given. Raises `ThreadFailed` with what ``step``
+        raised, or `concurrent.futures.CancelledError` if ``work`` says that it won't be called.
         """
         asked = self._asked
         assert asked is not None  # noqa: S101 - until the update is over
         outcome: Future[T] = Future()
 
         def wake(_: object) -> None:
-            LOOP_THREAD.loop.call_soon_threadsafe(asked.put_nowait, None)
+            self._loop.call_soon_threadsafe(asked.put_nowait, None)
 
         outcome.add_done_callback(wake)
         work(outcome, partial(self._do, outcome, step))
@@ -112,7 +115,7 @@ class Desk:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the task, and wait for its result; for threads."""
         answer: Future[T] = Future()
-        LOOP_THREAD.loop.call_soon_threadsafe(self._ask, coroutine, answer)
+        self._loop.call_soon_threadsafe(self._ask, coroutine, answer)
         return answer.result()
 
     def close(self) -> None:
@@ -125,7 +128,7 @@ class Desk:
 
     def _ask(self, coroutine: Coroutine[Any, Any, Any], answer: Future[Any]) -> None:
         if self._asked is None:
-            LOOP_THREAD.submit(_answer(coroutine, answer))
+            asyncio.run_coroutine_threadsafe(_answer(coroutine, answer), self._loop)
         else:
             self._asked.put_nowait((coroutine, answer))
 
@@ -135,15 +138,19 @@ class Desk:
         token = _current.set(self)
         try:
             outcome.set_result(step())
-        except BaseException:
-            outcome.set_exception(ThreadFailed())
+        except BaseException as error:
+            outcome.set_exception(ThreadFailed(error))
             raise
         finally:
             _current.reset(token)
 
 
 class ThreadFailed(Exception):
-    """A thread has failed at its step, and raised what it was itself."""
+    """A thread has failed at its step. It has raised the ``error`` itself, too."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
 
 
 _current: ContextVar[Desk | None] = ContextVar("gramkeep_desk", default=None)

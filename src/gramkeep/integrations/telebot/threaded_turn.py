@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
-from contextlib import AsyncExitStack
+from itertools import dropwhile
 from typing import Any, TypeAlias
 
 from gramkeep.integrations.around import Plugins
-from gramkeep.integrations.telebot.blocking import (
+from gramkeep.integrations.blocking import (
     LOOP_THREAD,
     BlockingSession,
     Desk,
@@ -16,15 +16,18 @@ from gramkeep.integrations.telebot.blocking import (
     Work,
     blocking,
 )
-from gramkeep.integrations.telebot.update import Handler, HandlerFailed, UpdateSessions
+from gramkeep.integrations.telebot.turns import Handler, TelebotTurn
 from gramkeep.middleware import SessionPlugin
 
-Handlers: TypeAlias = Sequence[dict[str, Any]]
-Play: TypeAlias = "Callable[[ThreadedUpdate, Handlers], object]"
+Handlers: TypeAlias = Iterable[dict[str, Any]]
+Play: TypeAlias = "Callable[[ThreadedTurn], object]"
 
 
-class ThreadedUpdate(UpdateSessions):
-    """One update: a task of the event loop, which holds the sessions while threads handle it."""
+class ThreadedTurn(TelebotTurn):
+    """One update: a task of the event loop, which holds the sessions while threads handle it.
+
+    They do it by ``play``. It ``stays`` in its thread if it must wait for a session there.
+    """
 
     def __init__(
         self,
@@ -36,13 +39,12 @@ class ThreadedUpdate(UpdateSessions):
         *,
         stays: bool,
     ) -> None:
-        super().__init__(plugins, bot, event)
-        self._handlers: Handlers = self.standing_in(handlers)
+        super().__init__(plugins, bot, event, handlers)
         self._play = play
         self._stays = stays
         self._loaded: set[SessionPlugin[Any]] = set()
         self._refusal: Exception | None = None
-        self._desk = Desk()
+        self._desk = Desk(LOOP_THREAD.loop)
 
     # In the task.
 
@@ -51,59 +53,51 @@ class ThreadedUpdate(UpdateSessions):
 
         What these raise is for their threads to tell.
         """
+        run = self._desk.run
         try:
-            async with AsyncExitStack() as stack:
-                await self.enter(stack)
-                for plugin, handle in self.handles.items():
-                    shown = BlockingSession(handle, self._desk.run)
-                    self.data[plugin.sessions.options.handle_key] = shown
-                await self._have_handled(work)
-                self.check()
-        except (HandlerFailed, ThreadFailed, CancelledError):
+            async with self:
+                await self.arrive()
+                self.data = {name: BlockingSession(each, run) for name, each in self.data.items()}
+                while (parked := await self._desk.have_done(work, self._call_handlers)) is not None:
+                    await self._unpark(parked)
+        except (ThreadFailed, CancelledError):
             pass  # nothing was changed
         finally:
             self._desk.close()
 
-    async def _have_handled(self, work: Work) -> None:
-        while True:
-            parked = await self._desk.have_done(work, self._call_handlers)
-            if parked is None:
-                return
-            self._handlers = _from(parked, self._handlers)
-            try:
-                await self._load(parked)
-            except Exception as error:  # noqa: BLE001 - raised in the handler's place
-                self._refusal = error
+    async def _unpark(self, parked: Handler) -> None:
+        # From this one on, whose filters have let the update pass.
+        left = dropwhile(lambda each: each["function"] is not parked, self.handlers)
+        self.handlers = [
+            {**each, "filters": {}} if each["function"] is parked else each for each in left
+        ]
+        try:
+            await self._load(parked)
+        except Exception as error:  # noqa: BLE001 - raised in the handler's place
+            self._refusal = error
 
     async def _load(self, handler: Handler) -> None:
-        self._withdraw(handler)
+        self.keep_places(handler)
         for plugin in handler.asked:
             await plugin.sessions.hand_out(self.handles[plugin], lazy=plugin.lazy)
             self._loaded.add(plugin)
-
-    def _withdraw(self, handler: Handler) -> None:
-        """Let nobody wait for what this handler doesn't use."""
-        for plugin, handle in self.handles.items():
-            if plugin not in handler.asked:
-                plugin.sessions.withdraw(handle)
 
     # In threads.
 
     def _call_handlers(self) -> Handler | None:
         """Have the handlers called, and say which one must wait for a session if one must."""
         try:
-            self._play(self, self._handlers)
+            self._play(self)
         except _Parked as parked:
             return parked.handler
         return None
 
     def pre_process(self, _event: Any, data: dict[str, Any]) -> None:
-        data.update(self.data)
-        self.data = data
+        self.show(data)
 
     def post_process(self, _event: Any, _data: dict[str, Any], _error: Any) -> None: ...
 
-    def call(self, handler: Handler, *args: Any, **kwargs: Any) -> Any:
+    def call(self, handler: Handler, /, *args: Any, **kwargs: Any) -> Any:
         """Call a handler that has matched, with the sessions it asks for."""
         try:
             self._be_ready_for(handler)
@@ -127,7 +121,7 @@ class ThreadedUpdate(UpdateSessions):
                 raise _Parked(handler)
             self._desk.run(self._load(handler))
         elif len(handler.asked) < len(self.handles):
-            LOOP_THREAD.loop.call_soon_threadsafe(self._withdraw, handler)
+            LOOP_THREAD.loop.call_soon_threadsafe(self.keep_places, handler)
 
 
 class _Parked(BaseException):
@@ -136,11 +130,3 @@ class _Parked(BaseException):
     def __init__(self, handler: Handler) -> None:
         super().__init__()
         self.handler = handler
-
-
-def _from(handler: Handler, handlers: Handlers) -> Handlers:
-    """Give the handlers from one on whose filters have let the update pass."""
-    for index, each in enumerate(handlers):
-        if each["function"] is handler:
-            return [{**each, "filters": {}}, *handlers[index + 1 :]]
-    return handlers
