@@ -83,6 +83,8 @@ def _prepare(session: nox.Session) -> None:
 
 
 def _test(session: nox.Session, tests: str) -> None:
+    # uv compiles nothing, and each program that a test starts would compile a whole framework.
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
     session.run("pytest", *shlex.split(tests), *session.posargs)
 
 

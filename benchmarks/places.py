@@ -70,7 +70,11 @@ class Places:
     @cached_property
     def _mariadb(self) -> mariadb.MariaDB:
         return self._stack.enter_context(
-            mariadb.running_server("--innodb-buffer-pool-size=128M", "--innodb-log-file-size=96M")
+            mariadb.running_server(
+                "--innodb-flush-log-at-trx-commit=1",
+                "--innodb-buffer-pool-size=128M",
+                "--innodb-log-file-size=96M",
+            )
         )
 
     def _mysql_database(self, number: int) -> str:

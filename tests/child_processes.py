@@ -65,9 +65,13 @@ class Job:
 
     ``acknowledged`` is a folder: every worker has a file there, to which it adds a key as soon
     as an increment of it was acknowledged, so that one that is killed has told so much.
+
+    Each works for as many ``seconds`` at least, until the file ``enough`` is there, and until an
+    increment of its was acknowledged, however late the machine lets it begin.
     """
 
     acknowledged: Path
+    enough: Path
     seconds: float = 2.0
     keys: int = 16
     at_once: int = 4
@@ -105,11 +109,12 @@ def increment_by_update(url: str, worker: int, job: Job, results) -> None:
 
 def _work(url: str, worker: int, job: Job, results, one) -> None:
     conflicts = leases_run_out = unavailable = 0
+    had_its_turn = False
     file = os.open(job.acknowledged / str(worker), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def some(sessions: Sessions[Counter], chance: random.Random, end: float) -> None:
-        nonlocal conflicts, leases_run_out, unavailable
-        while time.monotonic() < end:
+        nonlocal conflicts, leases_run_out, unavailable, had_its_turn
+        while time.monotonic() < end or not had_its_turn or not job.enough.exists():
             key = f"key-{chance.randrange(job.keys)}"
             try:
                 await one(sessions, key)
@@ -121,6 +126,7 @@ def _work(url: str, worker: int, job: Job, results, one) -> None:
                 await asyncio.sleep(0.01)
             else:
                 os.write(file, f"{key} {time.time()}\n".encode())
+                had_its_turn = True
 
     async def run() -> None:
         logging.disable(logging.WARNING)  # of leases that a broken connection can't renew

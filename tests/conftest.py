@@ -2,6 +2,10 @@
 
 import os
 
+from xdist.scheduler import LoadScopeScheduling
+
+PROCESSES = "tests/processes/"
+
 if os.environ.get("GRAMKEEP_TEST_LOOP") == "uvloop":
     import uvloop
 
@@ -14,6 +18,17 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 2
 
 
-def pytest_collection_modifyitems(items):
-    """Begin with the tests that one worker runs one after the other, and so take longest."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+class Scheduling(LoadScopeScheduling):
+    """Hands out one test after the other, but those with processes of their own all to one worker.
+
+    Each of them takes the whole machine. They are begun with, as all together take longest. The
+    marks that pytest-xdist has for this do nothing with pytest 9.2:
+    https://github.com/pytest-dev/pytest-xdist/issues/1386
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return PROCESSES if nodeid.startswith(PROCESSES) else nodeid
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log)

@@ -91,24 +91,32 @@ async def write_lock(path):
 
 
 class Pulse:
-    """Measures how long the event loop was out of breath."""
+    """Measures how long the event loop was out of breath while a thread beside it was not."""
 
     def __init__(self):
         self.longest = 0.0
+        self._since_last = 0.0
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._measure)
 
-    async def beat(self):
-        before = time.monotonic()
+    def _measure(self):
+        while not self._is_over.wait(0.005):
+            self._since_last += 0.005
+            self.longest = max(self.longest, self._since_last)
+
+    async def _beat(self):
         while True:
+            self._since_last = 0.0
             await asyncio.sleep(0.005)
-            now = time.monotonic()
-            self.longest = max(self.longest, now - before - 0.005)
-            before = now
 
     async def __aenter__(self):
-        self._task = asyncio.create_task(self.beat())
+        self._task = asyncio.create_task(self._beat())
+        self._thread.start()
         return self
 
     async def __aexit__(self, *_):
+        self._is_over.set()
+        self._thread.join()
         self._task.cancel()
         await asyncio.wait([self._task])
 

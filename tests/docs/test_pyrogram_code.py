@@ -61,7 +61,12 @@ async def start(run: Run) -> AsyncIterator[Start]:
         ("Several kinds", {"x": "1 in this chat, 1 from you", "y": "2 in this chat, 2 from you"}),
         (
             "Plain functions",
-            {"x": "You have sent 1 messages", "y": "You have sent 2 messages"},
+            {
+                "x": "You have sent 1 messages",
+                "y": "You have sent 2 messages",
+                "/forget": "Forgotten",
+                "z": "You have sent 1 messages",
+            },
         ),
         ("Lazy sessions", {"x": "not counted", "count": "1", "count ": "not counted"}),
         (

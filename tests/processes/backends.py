@@ -1,21 +1,21 @@
 """Every storage that several processes can use, each with a server of its own where it has one."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import pytest
 from servers.mariadb import query
 from servers.mariadb import running_server as running_mariadb
 from servers.mongodb import running_server as running_mongodb
 from servers.postgres import running_pgbouncer, running_postgres
-from servers.process import running
-from servers.redis import RedisCluster, RedisServer, valkey_binary
+from servers.process import running, server_folder
+from servers.redis import RedisServer, valkey_binary
+from servers.redis_cluster import RedisCluster
 from servers.s3 import S3Server
 
 
@@ -46,21 +46,25 @@ class Backend:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
-    with TemporaryDirectory(prefix="gramkeep-") as folder:
-        yield Path(folder)
+def folder() -> Iterator[Path]:
+    """Hold a folder where a disk that others use too stops nobody for seconds."""
+    place = server_folder("processes", in_memory=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
 
 
 @contextmanager
 def sqlite() -> Iterator[Backend]:
-    with _folder() as folder:
-        yield Backend(f"sqlite:///{folder}/bot.db")
+    with folder() as place:
+        yield Backend(f"sqlite:///{place}/bot.db")
 
 
 @contextmanager
 def file() -> Iterator[Backend]:
-    with _folder() as folder:
-        yield Backend(f"file://{folder}/sessions")
+    with folder() as place:
+        yield Backend(f"file://{place}/sessions")
 
 
 @contextmanager
@@ -127,8 +131,3 @@ STARTERS: dict[str, Callable[[], AbstractContextManager[Backend]]] = {
 }
 LEASING = [name for name in STARTERS if name not in {"file", "s3"}]
 KILLABLE = ["redis", "postgres", "mariadb", "mongodb"]
-
-
-def params(names):
-    """Let these tests run one after the other: each of them takes the whole machine."""
-    return [pytest.param(name, marks=pytest.mark.xdist_group("processes")) for name in names]

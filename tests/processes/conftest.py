@@ -1,8 +1,21 @@
+import fcntl
 import multiprocessing
+import os
 
 import pytest
 
 from .backends import STARTERS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_other_worker(tmp_path_factory):
+    """Fail where two workers of a test run are given tests that take the whole machine."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / "processes.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 @pytest.fixture(scope="session")

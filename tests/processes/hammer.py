@@ -25,17 +25,21 @@ class Hammer:
         self.killed = 0
         self._context = processes
         self._results = processes.Queue()
+        self._folder = folder
         self.acknowledged_in = folder / "acknowledged"
         self.acknowledged_in.mkdir()
 
     def job(self, *, options=None, **details) -> Job:
-        return Job(
-            self.acknowledged_in, options={"prefix": self.prefix, **(options or {})}, **details
-        )
+        options = {"prefix": self.prefix, **(options or {})}
+        enough = self._folder / f"enough-{uuid4().hex}"
+        return Job(self.acknowledged_in, enough, options=options, **details)
 
     @asynccontextmanager
     async def at_work(self, job: Job, increment=increment_by_open, count: int = PROCESSES):
-        """Let ``count`` workers do the job, and wait at the end for those that weren't killed."""
+        """Let ``count`` workers do the job until the end, and wait for those that weren't killed.
+
+        The end is that of the ``async with``, or comes ``job.seconds`` after their beginning.
+        """
         first = len(self.workers)
         started = [
             self._context.Process(target=increment, args=(self.url, number, job, self._results))
@@ -46,10 +50,12 @@ class Hammer:
             worker.start()
         try:
             yield
+            job.enough.touch()
             for _ in range(count - self.killed):
                 number, refused = await asyncio.to_thread(self._results.get, timeout=60)
                 self.refused[number] = refused
         finally:
+            job.enough.touch()
             for worker in started:
                 await asyncio.to_thread(worker.join, 10)
                 worker.kill()

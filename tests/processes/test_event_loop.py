@@ -8,7 +8,7 @@ from blockbuster import BlockingError, blockbuster_ctx
 
 from gramkeep import Sessions
 
-from .backends import STARTERS, params
+from .backends import STARTERS
 
 KEYS = [f"key {n}" for n in range(20)]
 
@@ -18,7 +18,7 @@ class Counter:
     count: int = 0
 
 
-@pytest.mark.parametrize("backend", params(STARTERS), indirect=True)
+@pytest.mark.parametrize("backend", STARTERS, indirect=True)
 async def test_an_update_never_blocks_the_event_loop(backend):
     async with Sessions(initial=Counter, storage=backend.url) as sessions:
         await sessions.delete(KEYS[0])  # drivers are imported, and read certificates, once

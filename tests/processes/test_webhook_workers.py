@@ -11,8 +11,6 @@ import pytest
 from child_processes import run_webhook_bot
 from servers.process import accepts_connections, free_port
 
-from .backends import params
-
 WORKERS, CHATS, UPDATES = 4, 10, 1000
 TOKEN = "42:TEST"
 
@@ -65,7 +63,7 @@ async def send(http: aiohttp.ClientSession, port: int, number: int, chat_id: int
     return int(count)
 
 
-@pytest.mark.parametrize("backend", params(["redis"]), indirect=True)
+@pytest.mark.parametrize("backend", ["redis"], indirect=True)
 async def test_a_thousand_updates_to_random_workers_are_counted_right(ports):
     connector = aiohttp.TCPConnector(limit=100)  # Telegram makes up to 100 connections
     async with aiohttp.ClientSession(connector=connector) as http:
@@ -83,7 +81,7 @@ async def test_a_thousand_updates_to_random_workers_are_counted_right(ports):
         assert sorted(told) == list(range(1, UPDATES // CHATS + 1))
 
 
-@pytest.mark.parametrize("backend", params(["redis"]), indirect=True)
+@pytest.mark.parametrize("backend", ["redis"], indirect=True)
 async def test_a_chat_whose_updates_wait_for_the_answer_to_the_last_keeps_its_order(ports):
     async with aiohttp.ClientSession() as http:
 

@@ -18,11 +18,19 @@ S = TypeVar("S", bound="OwnServer")
 
 STARTS_WITHIN = 60.0  # seconds
 STOPS_WITHIN = 20.0
+GETS_THERE_WITHIN = 60.0
+MEMORY = Path("/dev/shm")  # Linux's file system that no disk is behind
+ENOUGH_MEMORY = 1 << 30  # bytes, of which a server takes a few hundredths
 PORTS = range(10_000, 32_768)  # below those that Linux gives to outgoing connections
+SHARES = 16  # of the ports; each has its ports' neighbours 10,000 higher as well
 
 
 class ServerFailedToStart(Exception):
     """The server ended, or didn't answer in time; the text has the end of its log."""
+
+
+class WaitedInVain(Exception):
+    """Servers that run didn't get to where they should be; the text says how they are instead."""
 
 
 class ServerProcess:
@@ -93,7 +101,7 @@ class ServerProcess:
         self.kill()
 
     def kill(self) -> None:
-        """End the server and its children by SIGKILL, as a power cut would. Idempotent."""
+        """End the server and its children by SIGKILL. Idempotent."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -105,19 +113,12 @@ class ServerProcess:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
 
     def _wait_for_answer(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + STARTS_WITHIN
-        while not self._answers():
+        def answers() -> bool:
             if process.poll() is not None:
                 raise ServerFailedToStart(f"{self.command}: it ended\n{self.end_of_log()}")
-            if time.monotonic() > deadline:
-                raise ServerFailedToStart(f"{self.command}: no answer\n{self.end_of_log()}")
-            time.sleep(0.02)
-
-    def _answers(self) -> bool:
-        try:
             return self._is_ready()
-        except OSError:
-            return False
+
+        wait_until(answers, f"{self.command}", within=STARTS_WITHIN, tell=self.end_of_log)
 
 
 class OwnServer:
@@ -140,7 +141,10 @@ class OwnServer:
         self.process.stop()
 
     def kill(self) -> None:
-        """End the server and all its processes by SIGKILL, as a power cut would."""
+        """End the server and all its processes by SIGKILL.
+
+        What they had handed to the kernel stays, on the disk or not: this is no power cut.
+        """
         self.process.kill()
 
     def restart(self) -> None:
@@ -164,14 +168,25 @@ def running(server: S) -> Iterator[S]:
 
 
 def free_port() -> int:
-    """Find a TCP port on loopback that nobody listens on now.
+    """Find a TCP port on loopback that nobody listens on now, and that it never gave before.
 
     Of `PORTS`: of the others, an outgoing connection may take one before the server gets there.
+    Each worker of pytest-xdist has its own of these, so that no two servers are given the same.
     """
-    while True:
+    for port in _ports_to_try:
         with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", random.choice(PORTS)))
-            return int(probe.getsockname()[1])
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise LookupError("all ports were given away")
+
+
+def _ports_in_any_order() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = PORTS[worker % SHARES :: SHARES]
+    return iter(random.sample(ports, len(ports)))
+
+
+_ports_to_try = _ports_in_any_order()
 
 
 def accepts_connections(port: int) -> bool:
@@ -180,12 +195,41 @@ def accepts_connections(port: int) -> bool:
         return True
 
 
-def server_folder(name: str, *, user: str | None = None) -> Path:
+def wait_until(
+    is_so: Callable[[], bool],
+    what: str,
+    *,
+    within: float = GETS_THERE_WITHIN,
+    tell: Callable[[], str] = str,
+) -> None:
+    """Ask until it is so, for ``within`` seconds; an `OSError` means not yet.
+
+    Raises `WaitedInVain`, whose text ends with what ``tell`` gives.
+    """
+    deadline = time.monotonic() + within
+    while not _is_so(is_so):
+        if time.monotonic() > deadline:
+            raise WaitedInVain(f"waited {within:g} s in vain for {what}\n{tell()}".rstrip())
+        time.sleep(0.02)
+
+
+def _is_so(ask: Callable[[], bool]) -> bool:
+    try:
+        return ask()
+    except OSError:
+        return False
+
+
+def server_folder(name: str, *, user: str | None = None, in_memory: bool = False) -> Path:
     """Make a folder that ``user`` may use where this process is root; its maker removes it.
 
-    Not pytest's own, which nobody but root may enter, and whose names are long for sockets.
+    Not pytest's own, which nobody but root may enter, and whose names are long for sockets. Asked
+    for one ``in_memory``, it makes one there if there is room: for servers that others believe to
+    be dead while the disk holds them up.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"gramkeep-{name}-"))
+    there = in_memory and os.access(MEMORY, os.W_OK)
+    place = MEMORY if there and shutil.disk_usage(MEMORY).free > ENOUGH_MEMORY else None
+    folder = Path(tempfile.mkdtemp(prefix=f"gramkeep-{name}-", dir=place))
     if user is not None and os.getuid() == 0:
         shutil.chown(folder, user, pwd.getpwnam(user).pw_gid)
     return folder

@@ -281,22 +281,20 @@ async def test_a_call_that_fails_halfway_changes_nothing(storage, path):
 
 async def test_the_event_loop_goes_on_while_the_disk_is_slow(storage, monkeypatch):
     await put(storage, "42", b"1")
-    on_threads = set()
+    begun, going_on = threading.Event(), threading.Event()
     fsync = os.fsync
 
     def slow(descriptor):
-        on_threads.add(threading.current_thread())
-        time.sleep(0.2)
+        begun.set()
+        assert going_on.wait(20)
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", slow)
     writing = asyncio.create_task(put(storage, "42", b"2"))
-    beats = 0
-    while not writing.done():
-        await asyncio.sleep(0.005)
-        beats += 1
-    assert beats > 20
-    assert threading.main_thread() not in on_threads
+    await asyncio.to_thread(begun.wait, 20)
+    assert not writing.done()
+    going_on.set()
+    assert await writing is True
 
 
 async def test_the_event_loop_goes_on_while_another_process_writes(storage, path):

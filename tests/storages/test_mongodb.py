@@ -10,7 +10,7 @@ pytest_plugins = ["servers.mongodb_fixtures"]
 
 
 class TestMongoStorage(StorageConformance, LeaseConformance):
-    many = 250
+    many = 150
 
     @pytest.fixture
     async def storage(self, mongodb_database, small_pages):

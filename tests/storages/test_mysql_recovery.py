@@ -17,6 +17,7 @@ from gramkeep.storages.mysql import connections as mysql_connections
 pytest_plugins = ["servers.mariadb_fixtures"]
 
 ONE, TWO = Lease("one", 60), Lease("two", 60)
+SOON = 5.0  # seconds: at once on a machine that has nothing else to do, and before any timeout
 
 OURS = (
     "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
@@ -25,16 +26,16 @@ OURS = (
 
 @pytest.fixture
 async def storage(mariadb_database):
-    storage = MySQLStorage(mariadb_database, command_timeout=3)
+    storage = MySQLStorage(mariadb_database)
     yield storage
     await storage.aclose()
 
 
-async def until_there_are(connections, url, at_most=2.0):
+async def until_there_are(connections, url):
     """Wait for the server to have noticed which connections are closed, and count those left."""
-    deadline = time.monotonic() + at_most
-    while (count := len(await query(url, OURS))) != connections and time.monotonic() < deadline:
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(20):
+        while (count := len(await query(url, OURS))) > connections:
+            await asyncio.sleep(0.02)
     return count
 
 
@@ -92,7 +93,7 @@ async def test_a_server_killed_and_started_again_is_used_again_with_all_that_was
         own_mariadb.restart()
         assert await pooled.put([Put("key", b"5", ANY)]) == [True]
         assert await value_of(pooled, "key") == b"5"
-    assert await until_there_are(0, own_mariadb.url("bots")) <= 8
+    assert await until_there_are(8, own_mariadb.url("bots")) <= 8
     await storage.aclose()
     assert await until_there_are(0, own_mariadb.url("bots")) == 0
 
@@ -119,18 +120,24 @@ async def test_no_count_that_was_told_is_lost_when_the_server_is_killed_under_lo
             except StorageUnavailable:
                 await asyncio.sleep(0.01)
 
+    async def all_count_on():
+        first = dict(told)
+        async with asyncio.timeout(30):
+            while any(told[number] < first[number] + 5 for number in told):
+                await asyncio.sleep(0.01)
+
     tasks = [asyncio.create_task(count(number)) for number in told]
     for _ in range(3):
-        await asyncio.sleep(0.3)
+        await all_count_on()
         before = sum(told.values())
         await asyncio.to_thread(own_mariadb.restart)
         back = time.monotonic()
         while sum(told.values()) <= before:
-            assert time.monotonic() - back < 1, "not used again within a second"
+            assert time.monotonic() - back < SOON, "not used again soon"
             await asyncio.sleep(0.01)
+    await all_count_on()
     stop = True
     await asyncio.gather(*tasks)
-    assert min(told.values()) > 10
     await storage.aclose()
     assert await until_there_are(0, own_mariadb.url("bots")) == 0
 
@@ -140,7 +147,7 @@ async def test_a_server_that_is_not_there_is_an_error_soon():
     begin = time.monotonic()
     with pytest.raises(StorageUnavailable, match="Can't connect") as caught:
         await storage.get(["key"])
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < SOON
     assert "secret" not in str(caught.value)
     await storage.aclose()
 
@@ -160,7 +167,7 @@ async def test_a_server_that_is_silent_is_waited_for_no_longer_than_said():
         begin = time.monotonic()
         with pytest.raises(StorageUnavailable, match=r"no connection within 0\.2 s"):
             await storage.get(["key"])
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < SOON
         await storage.aclose()
         await hung_up.wait()
 
@@ -223,7 +230,7 @@ async def test_a_put_that_may_have_been_carried_out_is_not_repeated(storage, mar
 
 
 async def test_a_session_locked_by_somebody_else_is_an_error_in_time(mariadb_database):
-    storage = MySQLStorage(mariadb_database, command_timeout=2)
+    storage = MySQLStorage(mariadb_database, command_timeout=6)
     await storage.put([Put("key", b"1", ANY), Put("other", b"1", ANY)])
     blocker = await asyncmy.connect(**connect_arguments(mariadb_database))
     async with blocker.cursor() as cursor:
@@ -261,15 +268,16 @@ async def test_the_victim_of_a_deadlock_does_its_work_again(storage, mariadb_dat
 
 
 async def test_connections_are_bounded_and_waiting_for_one_is_too(mariadb_database):
-    storage = MySQLStorage(mariadb_database, max_connections=3, command_timeout=0.5)
+    storage = MySQLStorage(mariadb_database, max_connections=3, command_timeout=2)
     await storage.put([Put("key", b"1", ANY)])
-    await asyncio.gather(*(storage.put([Put(f"{n}", b"1", ANY)]) for n in range(200)))
+    for _ in range(10):
+        await asyncio.gather(*(storage.put([Put(f"{n}", b"1", ANY)]) for n in range(20)))
     assert await until_there_are(3, mariadb_database) == 3
     held = [await storage._calls.lent().acquire() for _ in range(3)]
     begin = time.monotonic()
-    with pytest.raises(StorageUnavailable, match=r"all 3 connections were busy for 0\.5 s"):
+    with pytest.raises(StorageUnavailable, match="all 3 connections were busy for 2 s"):
         await storage.get(["key"])
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 2 + SOON
     for connection in held:
         await storage._calls.lent().release(connection, is_usable=True)
     assert await value_of(storage, "key") == b"1"

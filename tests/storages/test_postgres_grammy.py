@@ -3,7 +3,6 @@
 import asyncio
 import json
 import math
-import time
 
 import asyncpg
 import msgspec
@@ -14,6 +13,7 @@ from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Lease, Put
 from gramkeep.storages.postgres import PostgresStorage
 from gramkeep.storages.postgres.grammy import GrammyLayout, put_each
 from gramkeep.testing.conformance import LeaseConformance, StorageConformance
+from gramkeep.testing.conformance.base import assert_lifetime
 
 from .json_texts import JSONTexts
 
@@ -107,7 +107,7 @@ async def test_json_comes_back_exactly(storage, value, ttl):
     assert await storage.put([Put("key", KEEP, record.token, 90)]) == [True]
     (kept,) = await storage.get(["key"])
     assert kept.value == record.value
-    assert kept.expires_at == pytest.approx(time.time() + 90, abs=1)
+    assert_lifetime(kept, 90)
     assert await storage.put([Put("key", DELETE, record.token)]) == [True]
     assert await value_of(storage, "key") is None
 

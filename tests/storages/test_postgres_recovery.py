@@ -275,7 +275,8 @@ async def test_calls_wait_for_a_connection_in_turn_where_there_are_few(
         assert 0 < await ask(postgres_database, count, own_name) <= 2
         await asyncio.gather(*calls)
         assert len(done) == 40
-        assert max(abs(place - number) for place, number in enumerate(done)) < 10
+        # One may be held up, but beside it go those behind it and no others.
+        assert max(number - place for place, number in enumerate(done)) < 2
         assert 0 < await ask(postgres_database, count, own_name) <= 2
 
 

@@ -4,7 +4,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
-from servers.redis import redis_cluster, redis_sentinel, redis_server, redis_url, valkey_server
+from servers.redis import redis_server, redis_url, valkey_server
+from servers.redis_cluster import redis_cluster
+from servers.redis_sentinel import redis_sentinel
 
 from gramkeep.storages.redis import RedisStorage
 from gramkeep.testing.conformance import ClientConformance, LeaseConformance, StorageConformance

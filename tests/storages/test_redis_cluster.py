@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from servers.redis import redis_cluster
+from servers.redis_cluster import redis_cluster
 
 from gramkeep import StorageUnavailable
 from gramkeep.storage import ANY, BUSY, Lease, Put

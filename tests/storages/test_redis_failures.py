@@ -41,7 +41,14 @@ def server(mortal):
 
 @pytest.fixture
 async def storage(server):
-    storage = RedisStorage.from_url(f"{server.url}?timeout=2&connect_timeout=1")
+    storage = RedisStorage.from_url(server.url)
+    yield storage
+    await storage.aclose()
+
+
+@pytest.fixture
+async def impatient(server):
+    storage = RedisStorage.from_url(f"{server.url}?timeout=3&connect_timeout=2")
     yield storage
     await storage.aclose()
 
@@ -111,8 +118,10 @@ async def test_what_was_answered_outlives_sigkill_under_load(storage, server):
     told = dict.fromkeys((f"counter {n}" for n in range(20)), 0)
     unknown = dict.fromkeys(told, 0)
 
-    async def count(key, until):
-        while time.monotonic() < until:
+    over = False
+
+    async def count(key):
+        while not over:
             try:
                 (record,) = await storage.claim([key], LEASE)
             except StorageUnavailable:
@@ -128,14 +137,21 @@ async def test_what_was_answered_outlives_sigkill_under_load(storage, server):
             else:
                 told[key], unknown[key] = count + 1, 0
 
-    counting = [asyncio.create_task(count(key, time.monotonic() + 3)) for key in told]
+    async def some_are_told():
+        before = dict(told)
+        async with asyncio.timeout(20):
+            while any(told[key] < before[key] + 5 for key in told):
+                await asyncio.sleep(0.01)
+
+    counting = [asyncio.create_task(count(key)) for key in told]
     for _ in range(3):
-        await asyncio.sleep(0.4)
+        await some_are_told()
         await asyncio.to_thread(server.kill)
         await asyncio.sleep(0.1)
         await asyncio.to_thread(server.start)
+    await some_are_told()
+    over = True
     await asyncio.gather(*counting)
-    assert min(told.values()) > 10
     for key, count in told.items():
         (record,) = await storage.get([key])
         assert count <= int(record.value) <= count + unknown[key]
@@ -149,28 +165,28 @@ def frozen(server):
     os.kill(pid, signal.SIGCONT)
 
 
-async def test_a_server_that_does_not_answer_is_waited_for_and_no_longer(storage, server, frozen):
-    await storage.put([Put("key", b"1", ANY)])
+async def test_a_server_that_does_not_answer_is_waited_for_and_no_longer(impatient, frozen):
+    await impatient.put([Put("key", b"1", ANY)])
     frozen()
     began = time.monotonic()
-    error = await unavailable(storage.put([Put("key", b"2", ANY)]))
-    assert 1.9 < time.monotonic() - began < 3
-    assert "within 2 s" in error.reason
+    error = await unavailable(impatient.put([Put("key", b"2", ANY)]))
+    assert 2.9 < time.monotonic() - began < 9
+    assert "within 3 s" in error.reason
     assert "whether a change was made is not known" in error.reason
     began = time.monotonic()
-    error = await unavailable(storage.put([Put("key", b"2", ANY)]))
-    assert time.monotonic() - began < 2
-    assert "within 1 s" in error.reason
+    error = await unavailable(impatient.put([Put("key", b"2", ANY)]))
+    assert 1.9 < time.monotonic() - began < 9
+    assert "within 2 s" in error.reason
     assert "not known" not in error.reason
 
 
-async def test_a_change_that_may_have_been_made_is_not_made_again(storage, server, frozen):
-    await storage.put([Put("key", b"1", ANY)])
+async def test_a_change_that_may_have_been_made_is_not_made_again(impatient, server, frozen):
+    await impatient.put([Put("key", b"1", ANY)])
     frozen()
-    await unavailable(storage.put([Put("key", b"2", b"1")]))
+    await unavailable(impatient.put([Put("key", b"2", b"1")]))
     os.kill(server.process.pid, signal.SIGCONT)
     # Redis carries out what it had received, though nobody waits for the answer any more.
-    assert (await storage.get(["key"]))[0].value == b"2"
+    assert (await impatient.get(["key"]))[0].value == b"2"
 
 
 class Cut:

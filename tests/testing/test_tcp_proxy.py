@@ -208,9 +208,12 @@ async def test_latency_delays_each_way_and_can_be_changed(proxy):
         await ask(client, b"one\n")
         assert time.monotonic() - start >= 0.2
         proxy.latency = 0.0
-        start = time.monotonic()
-        await ask(client, b"two\n")
-        assert time.monotonic() - start < 0.2
+        took = []
+        for _ in range(10):  # of which the machine may hold some up
+            start = time.monotonic()
+            await ask(client, b"two\n")
+            took.append(time.monotonic() - start)
+        assert min(took) < 0.2
 
 
 async def test_without_a_server_behind_it_connections_are_reset(proxy, echo):
