@@ -8,7 +8,7 @@ together as soon as one of those is answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
@@ -40,50 +40,56 @@ class Calls:
             self.claim = storage.claim  # type: ignore[method-assign]
             self.put = storage.put  # type: ignore[method-assign]
 
-    async def get(self, keys: Sequence[str]) -> list[Record | None]:
+    def get(self, keys: Sequence[str]) -> Coroutine[Any, Any, list[Record | None]]:
         """Read several keys; see `Storage.get`."""
         lane = self._lanes.get("get")
         if lane is None:
             lane = self._lane("get", self._storage.get)
-        return await lane.ask(keys)
+        return lane.ask(keys)
 
-    async def claim(self, keys: Sequence[str], lease: Lease) -> list[Record | Answer | None]:
+    def claim(
+        self, keys: Sequence[str], lease: Lease
+    ) -> Coroutine[Any, Any, list[Record | Answer | None]]:
         """Read and hold several keys; see `Storage.claim`."""
         place = lease.owner, lease.seconds
         lane = self._lanes.get(place)
         if lane is None:
             bare = msgspec.structs.replace(lease, waited={})
 
-            async def claim(keys: Sequence[str]) -> list[Record | Answer | None]:
+            def claim(keys: Sequence[str]) -> Awaitable[list[Record | Answer | None]]:
+                if self._waited.keys().isdisjoint(keys):
+                    return self._storage.claim(keys, bare)
                 waited = {key: self._waited[key] for key in keys if key in self._waited}
-                lease = msgspec.structs.replace(bare, waited=waited) if waited else bare
-                return await self._storage.claim(keys, lease)
+                return self._storage.claim(keys, msgspec.structs.replace(bare, waited=waited))
 
             lane = self._lane(place, claim)
-        if not lease.waited:
-            return await lane.ask(keys)
+        return self._claim_again(lane, keys, lease) if lease.waited else lane.ask(keys)
+
+    def put(
+        self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
+    ) -> Coroutine[Any, Any, list[bool]]:
+        """Carry out several changes; see `Storage.put`. An atomic call is never shared."""
+        if atomic:
+            return self._storage.put(puts, lease, atomic=True)
+        place = None if lease is None else lease.owner
+        lane = self._lanes.get(place)
+        if lane is None:
+
+            def put(puts: Sequence[Put]) -> Awaitable[list[bool]]:
+                return self._storage.put(puts, lease)
+
+            lane = self._lane(place, put, keys_of=_changed_keys, size_of=_size)
+        return lane.ask(puts)
+
+    async def _claim_again(
+        self, lane: _Lane[str, Record | Answer | None], keys: Sequence[str], lease: Lease
+    ) -> list[Record | Answer | None]:
         self._waited.update(lease.waited)
         try:
             return await lane.ask(keys)
         finally:
             for key in lease.waited:
                 self._waited.pop(key, None)
-
-    async def put(
-        self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
-    ) -> list[bool]:
-        """Carry out several changes; see `Storage.put`. An atomic call is never shared."""
-        if atomic:
-            return await self._storage.put(puts, lease, atomic=True)
-        place = None if lease is None else lease.owner
-        lane = self._lanes.get(place)
-        if lane is None:
-
-            async def put(puts: Sequence[Put]) -> list[bool]:
-                return await self._storage.put(puts, lease)
-
-            lane = self._lane(place, put, keys_of=_changed_keys, size_of=_size)
-        return await lane.ask(puts)
 
     def _lane(
         self,

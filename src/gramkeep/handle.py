@@ -194,7 +194,9 @@ class Session(Generic[T]):
         self._baselines = loaded.baselines
         self._is_new = loaded.is_new
         self._state = LOADED
-        self._replace(loaded.data)
+        self._data = loaded.data
+        if self._mirror is not None:
+            self._mirror.push()
 
     def _replace(self, value: T | None) -> None:
         self._data = value

@@ -66,11 +66,11 @@ class Kind(Generic[T]):
             (record,) = await self.read_held(session)
         await self.accept(session, record, unless=ASSIGNED)
 
-    async def save(self, session: Session[Any]) -> None:
-        """Write the session if it differs from what is stored; see `Session.save`."""
+    async def save(self, session: Session[Any], *, hold: bool = True) -> None:
+        """Write the session if it differs from what is stored; see `Session.save` and `write`."""
         put = await self.change_of(session)
         if put is not None:
-            await self.write({session: put}, hold=True)
+            await self.write({session: put}, hold=hold)
 
     async def clear(self, session: Session[Any]) -> None:
         """Delete the session and make its data initial again; see `Session.clear`."""
@@ -170,10 +170,9 @@ class Kind(Generic[T]):
             return await self.read(keys)
         if self.is_closed:
             self.check_open(keys[0])
-        began = math.inf
         for session in sessions:
             session._is_leased = True  # from here on it may be, whatever is raised
-            began = min(began, session._asked)
+        began = min([session._asked for session in sessions])
         try:
             return await self.shared.leases.take(
                 keys, self.lease_seconds, began=began, timeout=self._lock_timeout
@@ -235,16 +234,18 @@ class Kind(Generic[T]):
         lease, lasts_until = None, math.inf
         if self.storage.can_lease:
             leases = self.shared.leases
-            for session in changes:
-                seconds = kind_of(session).lease_seconds
-                if session._is_leased and seconds is not None:
-                    lease = leases.lease(seconds)
-                    if not hold:
-                        lasts_until = min(lasts_until, leases.renew_no_more(session._stored_key))
-            if not hold and leases.is_renewing:
-                await leases.renewed([session._stored_key for session in changes])
-            if hold and lease is not None:
+            leased = [session for session in changes if session._is_leased]
+            if leased:
+                seconds = kind_of(leased[0]).lease_seconds
+                assert seconds is not None  # noqa: S101 - or it would not be leased
+                lease = leases.lease(seconds)
+            if leased and hold:
                 changes = {session: replace(put, hold=True) for session, put in changes.items()}
+            elif leased:
+                keys = [session._stored_key for session in leased]
+                lasts_until = min([leases.renew_no_more(key) for key in keys])
+                if leases.is_renewing:
+                    await leases.renewed(keys)
         is_transactional = self.storage.transactional
         while True:
             puts = [*changes.values()]

@@ -12,8 +12,9 @@ import math
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from secrets import token_hex
-from typing import Final
+from typing import Any, Final
 from weakref import WeakSet
 
 import msgspec
@@ -88,23 +89,23 @@ class Leases:
 
         Raises `TimeoutError`, `StorageUnavailable`. Whatever it raises, the keys may be held.
         """
-        await self._late.drop(keys)
+        if not self._late.is_idle:
+            await self._late.drop(keys)
         records: list[Record | None] = []
         waited: dict[str, float] = {}
         pending = keys
         while True:
             asked = time.monotonic()
-            lease = self.lease(seconds)
+            lease = self._leases.get(seconds) or self.lease(seconds)
             if waited:
                 lease = msgspec.structs.replace(lease, waited=waited)
-            answers = await self._calls.claim(pending, lease)
-            free = answers.index(BUSY) if BUSY in answers else len(answers)
-            for key in pending[:free]:
-                self._held[key] = _Held(seconds, asked + seconds)
-            self._renew_in_time(seconds)
-            records += answers[:free]  # type: ignore[arg-type] # up to the first that is BUSY
-            if free == len(answers):
-                return records
+            answers: list[Any] = await self._calls.claim(pending, lease)
+            if BUSY not in answers:
+                self._hold(pending, seconds, asked + seconds)
+                return records + answers if records else answers
+            free = answers.index(BUSY)
+            self._hold(pending[:free], seconds, asked + seconds)
+            records += answers[:free]
             early = [
                 key for key, answer in zip(pending, answers, strict=True) if answer is not BUSY
             ]
@@ -125,9 +126,8 @@ class Leases:
         way: a renewal that the storage sees after it would hold the key again, for nobody.
         """
         held = self._held.pop(key, None)
-        has_lapsed = key in self._lapsed
-        self._lapsed.discard(key)
-        if has_lapsed:
+        if key in self._lapsed:
+            self._lapsed.discard(key)
             return -math.inf
         return math.inf if held is None else held.until
 
@@ -149,21 +149,22 @@ class Leases:
         given up by this one. Where the storage is out of reach, it is told when it is back,
         unless the leases have ended before.
         """
-        task = asyncio.ensure_future(self._give_up(keys, seconds))
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
-        task.result()
-
-    async def _give_up(self, keys: Sequence[str], seconds: float) -> None:
         for key in keys:
             self.renew_no_more(key)
-        await self.renewed(keys)
+        try:
+            await self._give_up(keys, seconds)
+        except asyncio.CancelledError:
+            # Whether they were given up is not known.
+            again = asyncio.ensure_future(self._give_up(keys, seconds))
+            while not again.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([again])
+            again.result()
+            raise
+
+    async def _give_up(self, keys: Sequence[str], seconds: float) -> None:
+        if self._renewing:
+            await self.renewed(keys)
         try:
             await self._release(keys, seconds)
         except StorageUnavailable as error:
@@ -180,11 +181,12 @@ class Leases:
     async def _release(self, keys: Sequence[str], seconds: float) -> None:
         await self._calls.put([Put(key, KEEP, ANY) for key in keys], self.lease(seconds))
 
-    def _renew_in_time(self, seconds: float) -> None:
-        """See to it that the timer comes in time for leases of that length."""
-        loop = self._queues.loop
-        if self._loop is not loop:
-            self._loop, self._timer = loop, None
+    def _hold(self, keys: Sequence[str], seconds: float, until: float) -> None:
+        """Note what is held, and see to it that the timer comes in time for it."""
+        for key in keys:
+            self._held[key] = _Held(seconds, until)
+        if self._loop is not self._queues.loop:
+            self._loop, self._timer = self._queues.loop, None
             self._renewing.clear()
         if self._timer is None or seconds < self._shortest:
             self._set_timer()

@@ -241,10 +241,11 @@ class _Opened(Session[T]):
             if self._stored_key:
                 raise self._refusal(self)  # it was left, and can't be entered again
             return self
-        kind_of(self).held.add(self)
+        keeper = kind_of(self)
+        keeper.held.add(self)
         if not self._lazy:
             try:
-                await self._keeper.load(self)
+                await keeper.load(self)
             except BaseException:
                 await self.__aexit__(*sys.exc_info())
                 raise
@@ -253,25 +254,20 @@ class _Opened(Session[T]):
     async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
         if not self._stored_key:
             return
+        keeper = kind_of(self)
         try:
+            # What another process may have after it is given up with what is saved.
             if kind is None and self._lock is None:
-                await self._finish()
+                await keeper.save(self, hold=False)
             elif kind is None:
                 async with self._alone():  # after what other tasks of this update do with it
-                    await self._finish()
+                    await keeper.save(self, hold=False)
         finally:
             try:
                 if self._is_leased:
                     await end([self])
             finally:
-                kind_of(self).close(self)
-
-    async def _finish(self) -> None:
-        """Save at the end of the update; what another process may have after it is given up."""
-        kind = kind_of(self)
-        put = await kind.change_of(self)
-        if put is not None:
-            await kind.write({self: put})
+                keeper.close(self)
 
 
 def storage_of(option: Storage | StorageAdapter[Any] | str | None) -> tuple[Storage, bool]:

@@ -47,13 +47,16 @@ class LateReleases:
             self._pause = FIRST_PAUSE
             self._timer = loop.call_later(self._pause, self._begin, loop)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to release."""
+        return not self._late
+
     async def drop(self, keys: Iterable[str]) -> None:
         """Release these keys no more: they are wanted here again.
 
         A release that is under way is waited for, or it could release what is claimed after it.
         """
-        if not self._late:
-            return
         dropped = [self._late.pop(key, None) for key in keys]
         if any(dropped) and self._telling is not None:
             await asyncio.wait([self._telling])

@@ -230,9 +230,10 @@ class StateCodec:
         """Give what ``data``, decoded of ``encoded``, encodes to while nobody changes it.
 
         Another writer's bytes may differ in their spacing or the order of fields. To encode the
-        data at once, while it is what it was, is the cheapest way to be told that.
+        data at once, while it is what it was, is the cheapest way to be told that, unless it is
+        known of these bytes.
         """
-        if not self._bare.is_canonical:
+        if not self._bare.is_canonical or self._bare.is_canonical_form(encoded):
             return (encoded,)
         try:
             return encoded, self._bare.encode(data, key)

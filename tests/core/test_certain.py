@@ -106,24 +106,26 @@ STATES = st.builds(
 )
 
 
+@pytest.mark.parametrize("is_short", [True, False], ids=["short", "long"])
 @pytest.mark.parametrize("codec", [JSONCodec(), MessagePackCodec()], ids=repr)
 @given(value=st.recursive(STATES, lambda inner: st.builds(State, inner=inner), max_leaves=2))
-def test_what_is_certain_loads_as_it_was_whatever_the_fields_hold(codec, value):
+def test_what_is_certain_loads_as_it_was_whatever_the_fields_hold(codec, is_short, value):
     bound = codec.bind(State)
     try:
         encoded = bound.encode(value, "key")
-        is_certain = len(encoded) < SHORT and certain_in(type_info(State))(value)
+        is_certain = certain_in(type_info(State), is_short=is_short)(value)
     except (ValueError, AttributeError):
         return
-    if is_certain:
+    if is_certain and (len(encoded) < SHORT or not is_short):
         assert list(differences(value, bound.decode(encoded, "key"))) == []
 
 
+@pytest.mark.parametrize("is_short", [True, False], ids=["short", "long"])
 @given(value=st.builds(State, **FINE))
-def test_what_is_of_the_declared_types_is_certain(value):
+def test_what_is_of_the_declared_types_is_certain(is_short, value):
     is_finite = math.isfinite(value.share) and all(math.isfinite(i.price) for i in value.items)
     is_plain = value.seen is None or value.seen.tzinfo in {None, UTC}
-    assert certain_in(type_info(State))(value) is (is_finite and is_plain)
+    assert certain_in(type_info(State), is_short=is_short)(value) is (is_finite and is_plain)
 
 
 class Extending(Item):
@@ -250,6 +252,56 @@ def test_a_missing_attribute_is_left_to_the_reload():
     del box.content
     with pytest.raises(AttributeError):
         certain_in(type_info(Box[int]))(box)
+
+
+def test_long_data_is_certain_too_unless_a_number_in_it_is_of_more_digits_than_may_be_read_again():
+    is_certain = certain_in(type_info(State), is_short=False)
+    many = State(tags=["tag"] * 5000, grid=[[10**599] * 500], stock={"a": -(10**599)})
+    assert is_certain(many)
+    for number in (10**600, -(10**600)):
+        for wrong in (
+            State(count=number),
+            State(grid=[[1], [2, number]]),
+            State(stock={"a": number}),
+            State(places={"a": Place("", [number])}),
+            State(inner=State(count=number)),
+        ):
+            assert not is_certain(wrong)
+
+
+def test_long_data_with_a_number_of_too_many_digits_is_refused_as_short_data_is():
+    bound = JSONCodec().bind(State)
+    value = State(name="a" * 2 * SHORT, count=-(10**4299))
+    with pytest.raises(ValueError, match="would not load again"):
+        bound.check(value, bound.encode(value, "key"), "key")
+
+
+@dataclass
+class Node:
+    left: "Node | None" = None
+    right: "Node | None" = None
+    children: list["Node"] = field(default_factory=list)
+    item: Item = field(default_factory=Item)
+    other: Item = field(default_factory=Item)
+
+
+def test_of_a_tree_every_node_is_looked_at():
+    is_certain = certain_in(type_info(Node))
+    inner = Node(children=[Node(), Node()])
+    assert is_certain(Node(inner, Node(inner), [inner]))
+    for wrong in (Node(item=Item(1)), Node(other=Item(1)), Node(children=[None])):
+        for around in (Node(wrong), Node(right=wrong), Node(children=[inner, wrong])):
+            assert not is_certain(around)
+            assert not is_certain(Node(children=[Node(right=around)]))
+
+
+def test_types_nested_deeper_than_python_nests_loops_are_tried():
+    kind, value = int, 1
+    for _ in range(30):
+        kind, value = list[kind], [value]
+    assert not certain_in(type_info(Box[kind]))(Box(value))
+    bound = JSONCodec().bind(Box[kind])
+    bound.check(Box(value), bound.encode(Box(value), "key"), "key")
 
 
 def test_numbers_of_more_digits_than_are_read_again_are_refused_though_their_class_is_certain():

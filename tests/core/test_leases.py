@@ -222,11 +222,32 @@ async def test_the_next_update_here_waits_until_a_cancelled_one_has_given_up(her
     following = asyncio.create_task(follows())
     with pytest.raises(asyncio.CancelledError):
         await failing
-    await until(lambda: here.calls[2:] == [("claim", "42")])
+    await until(lambda: here.calls[-1] == ("claim", "42"))
     await asyncio.sleep(0.08)
     assert not await there.is_free()
     go_on.set()
     await following
+
+
+@pytest.mark.parametrize("cancellations", [1, 3])
+async def test_what_is_cancelled_while_it_is_given_up_is_given_up_all_the_same(
+    here, there, cancellations
+):
+    sessions = sessions_in(here)
+
+    async def reads():
+        async with sessions.open("42"):
+            here.latency = 0.05
+
+    reading = asyncio.create_task(reads())
+    await until(lambda: ("put", "42") in here.calls)
+    for _ in range(cancellations):
+        reading.cancel()
+        await asyncio.sleep(0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert await there.is_free()
+    assert len(sessions.kind.shared.queues) == 0
 
 
 async def test_a_long_handler_keeps_its_session(here, there):

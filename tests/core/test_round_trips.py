@@ -6,6 +6,7 @@ has made every update dearer.
 
 import asyncio
 import re
+import selectors
 import sqlite3
 import sys
 from collections import Counter as Tally
@@ -338,6 +339,24 @@ async def test_an_update_that_only_reads_runs_eight_coroutines(in_memory):
     assert tally["calls"] <= 34
 
 
+@pytest.mark.parametrize("does_change", [True, False])
+async def test_an_update_starts_no_task_of_its_own(leasing, does_change):
+    sessions = await counted_to_one(leasing)
+    tasks = []
+
+    def note(loop, coroutine, **options):
+        tasks.append(coroutine)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(note)
+    async with sessions.open("42") as session:
+        session.data.count += does_change
+    loop.set_task_factory(None)
+    assert tasks == []
+    assert len(leasing.calls) == 2
+
+
 async def test_a_lazy_session_that_is_not_awaited_takes_no_place_and_decodes_nothing(in_memory):
     async def pass_by():
         async with in_memory.open("42", lazy=True):
@@ -349,8 +368,17 @@ async def test_a_lazy_session_that_is_not_awaited_takes_no_place_and_decodes_not
     assert tally["Decoder.decode"] == tally["Encoder.encode"] == 0
 
 
-async def test_what_is_certain_to_load_again_is_decoded_once_and_encoded_twice(in_memory):
+async def test_what_is_certain_to_load_again_is_decoded_once_and_encoded_once(in_memory):
     tally = await tally_of(lambda: add_one(in_memory))
+    assert (tally["Decoder.decode"], tally["Encoder.encode"]) == (1, 1)
+
+
+async def test_what_others_wrote_is_encoded_once_more_as_it_may_look_otherwise(in_memory):
+    async def count_in_what_another_wrote():
+        await in_memory.storage.write("42", {"names": [], "count": 1})
+        await add_one(in_memory)
+
+    tally = await tally_of(count_in_what_another_wrote)
     assert (tally["Decoder.decode"], tally["Encoder.encode"]) == (1, 2)
 
 
@@ -361,7 +389,7 @@ async def test_what_is_not_certain_is_decoded_once_more_before_it_is_written():
 
     sessions = Sessions(initial=Tagged, storage=MemorySessionStorage())
     tally = await tally_of(lambda: add_one(sessions))
-    assert (tally["Decoder.decode"], tally["Encoder.encode"]) == (2, 2)
+    assert (tally["Decoder.decode"], tally["Encoder.encode"]) == (2, 1)
 
 
 # What real storages are told. How many updates of a wave go together there is a matter of time: far
@@ -416,6 +444,29 @@ async def test_an_update_in_redis_is_two_scripts_and_many_at_once_are_few(redis_
     assert await scripts_of(add_one) == 2
     assert await scripts_of(wave) <= AT_MOST
     await sessions.storage.aclose()
+
+
+def test_an_update_in_redis_takes_two_turns_of_the_event_loop_one_for_each_answer(redis_server):
+    turns = 0
+
+    class Selector(selectors.DefaultSelector):
+        def select(self, timeout=None):
+            nonlocal turns
+            turns += 1
+            return super().select(timeout)
+
+    async def update_some():
+        nonlocal turns
+        sessions = Sessions(initial=Counter, storage=RedisStorage.from_url(redis_server.url))
+        await add_one(sessions)
+        turns = 0
+        for _ in range(20):
+            await add_one(sessions)
+        assert turns <= 20 * 2 + 5  # an answer may come in pieces
+        await sessions.storage.aclose()
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(Selector())) as runner:
+        runner.run(update_some())
 
 
 async def test_an_update_in_postgresql_is_two_queries_and_many_at_once_are_few(

@@ -29,9 +29,10 @@ async def test_an_update_never_blocks_the_event_loop(backend):
                     session.data.count += 1
 
         with blockbuster_ctx() as watch:
-            # asyncpg looks for a file of passwords whenever it connects.
+            # Whenever they connect, asyncpg looks for a file of passwords, redis-py for its version.
             for function in watch.functions.values():
                 function.can_block_in("asyncpg/connect_utils.py", "_connect")
+                function.can_block_in("redis/utils.py", "get_lib_version")
             await asyncio.gather(*map(update, KEYS * 2))
             stored = {key: data.count async for key, data in sessions.items()}
             assert stored == dict.fromkeys(KEYS, 10)

@@ -357,6 +357,39 @@ async def test_a_lease_is_given_up_behind_the_claim_that_was_cancelled(shared):
         await shared.put([Put("key", KEEP, ANY)], other)
 
 
+async def test_a_change_cancelled_on_its_way_is_done_before_its_caller_goes_on(
+    storage, frozen, server
+):
+    await storage.put([Put("key", b"1", ANY)])
+    frozen()
+    changing = asyncio.create_task(storage.put([Put("key", b"2", b"1")]))
+    await asyncio.sleep(0.05)
+    for _ in range(2):
+        changing.cancel()
+        await asyncio.sleep(0.05)
+    assert not changing.done()
+    os.kill(server.process.pid, signal.SIGCONT)
+    with pytest.raises(asyncio.CancelledError):
+        await changing
+    assert (await storage.get(["key"]))[0].value == b"2"
+
+
+async def test_a_call_cancelled_before_it_was_sent_is_not_made(storage, frozen, server):
+    await storage.put([Put("key", b"1", ANY)])
+    frozen()
+    others = [asyncio.create_task(storage.get([name])) for name in ("a", "b")]
+    await asyncio.sleep(0.05)
+    others.append(asyncio.create_task(storage.get(["c"])))
+    changing = asyncio.create_task(storage.put([Put("key", b"2", b"1")]))
+    await asyncio.sleep(0.05)  # both wait until there are fewer commands under way
+    changing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await changing
+    os.kill(server.process.pid, signal.SIGCONT)
+    assert await asyncio.gather(*others) == [[None]] * 3
+    assert (await storage.get(["key"]))[0].value == b"1"
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # nobody closed it in its loop
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_storage_is_used_in_one_event_loop_after_the_other(redis_url):

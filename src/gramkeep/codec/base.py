@@ -82,6 +82,13 @@ class BoundCodec(ABC):
         """
         return True
 
+    def is_canonical_form(self, encoded: bytes) -> bool:  # noqa: ARG002
+        """Whether it is certain that what is decoded of ``encoded`` is encoded as it again.
+
+        Where it isn't, that is tried. Asked of a codec that ``is_canonical`` only.
+        """
+        return False
+
     def is_same(self, value: Any, encoded: bytes, stored: bytes, key: str) -> bool:  # noqa: ARG002
         """Whether ``value``, encoded as ``encoded``, is what the unsealed ``stored`` stand for.
 

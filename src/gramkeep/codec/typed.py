@@ -18,6 +18,7 @@ from gramkeep.codec.base import (
     refuse_differences,
 )
 from gramkeep.codec.certain import SHORT, certain_in
+from gramkeep.codec.checked import Checked
 from gramkeep.codec.comparing import alike_in
 from gramkeep.codec.differences import alike, children, differences, type_name
 from gramkeep.codec.pydantic_classes import (
@@ -112,13 +113,15 @@ class TypedCodec(Codec):
         ]
         if dataclasses:
             decode = PydanticDataclasses(dataclasses).validating(decode)
+        # Validators of pydantic's may do anything.
+        fixed = inspect.AnyType() if model_types or dataclasses else root
         return bound_class(
             encode,
             decode,
             format_.decoder().decode,
             format_.mark if typing.get_origin(data_type) is not Envelope else None,
-            # Validators of pydantic's may do anything.
-            is_certain=certain_in(inspect.AnyType() if model_types or dataclasses else root),
+            is_certain=certain_in(fixed, is_short=True),
+            is_certain_if_long=certain_in(fixed, is_short=False),
             is_alike=alike_in(root),
             has_sets=bool(model_types) or any(isinstance(kind, SETS) for kind in kinds),
         )
@@ -137,6 +140,7 @@ class _BoundTyped(BoundCodec):
         mark: bytes | None,
         *,
         is_certain: Callable[[Any], bool],
+        is_certain_if_long: Callable[[Any], bool],
         is_alike: Callable[[Any, Any], bool],
         has_sets: bool,
     ) -> None:
@@ -145,8 +149,10 @@ class _BoundTyped(BoundCodec):
         self._decode_any = decode_any
         self._mark = mark
         self._is_certain = is_certain
+        self._is_certain_if_long = is_certain_if_long
         self._is_alike = is_alike
         self.is_canonical = not has_sets
+        self._checked = Checked()
 
     def encode(self, value: Any, key: str) -> bytes:  # noqa: ARG002 - the same under any key
         try:
@@ -167,6 +173,9 @@ class _BoundTyped(BoundCodec):
         except Exception as error:  # as above: constructors and validators run
             raise _undecodable(error) from error
 
+    def is_canonical_form(self, encoded: bytes) -> bool:
+        return encoded in self._checked
+
     def is_same(self, value: Any, encoded: bytes, stored: bytes, key: str) -> bool:
         back = self.decode(stored, key)
         if encoded == self.encode(back, key):
@@ -178,10 +187,13 @@ class _BoundTyped(BoundCodec):
 
     def check(self, value: Any, encoded: bytes, key: str) -> None:
         try:
-            if len(encoded) < SHORT and self._is_certain(value):
+            is_short = len(encoded) < SHORT
+            if (self._is_certain if is_short else self._is_certain_if_long)(value):
+                self._checked.add(encoded)
                 return
             has_mark = (mark := self._mark) is not None and encoded.find(mark) >= 0
             if not has_mark and self._is_alike(value, self._decode(encoded)):
+                self._checked.add(encoded)
                 return
         except Exception:  # noqa: BLE001, S110 - the slow way finds it again, and says where
             pass

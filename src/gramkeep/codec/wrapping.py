@@ -39,6 +39,9 @@ class BoundWrapping(BoundCodec):
     def decode(self, data: bytes, key: str) -> Any:
         return self._inner.decode(data, key)
 
+    def is_canonical_form(self, encoded: bytes) -> bool:
+        return self._inner.is_canonical_form(encoded)
+
     def is_same(self, value: Any, encoded: bytes, stored: bytes, key: str) -> bool:
         return self._inner.is_same(value, encoded, stored, key)
 

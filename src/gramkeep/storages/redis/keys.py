@@ -32,7 +32,7 @@ _PATTERN: Final = re.compile(r"([*?\[\]\\^])")
 
 def key_bytes(key: str, storage: str) -> bytes:
     """Give the key as Redis has it; raises `ConfigurationError` for one among the leases'."""
-    raw = key.encode("utf-8", "surrogatepass")
+    raw = key.encode() if key.isascii() else key.encode("utf-8", "surrogatepass")
     if raw.startswith(LEASES):
         error = ConfigurationError(
             f"session key {key!r} begins with {LEASES.decode()!r}, under which {storage} keeps its "

@@ -19,19 +19,22 @@ from typing import Final
 
 import msgspec
 
+from gramkeep.storages.redis.packing import packed
+
 CLOCKS_DIFFER: Final = 2  # milliseconds of wait that make no difference, for the sake of rounding
 
 
 class Script(msgspec.Struct, frozen=True):
-    """A script's text, and the digest under which the server keeps it."""
+    """A script's text, and ``called``: how it begins to be called by its digest."""
 
     text: bytes
-    digest: bytes
+    called: bytes
 
 
 def _script(*parts: str) -> Script:
     text = "\n".join(parts).encode()
-    return Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
+    digest = sha1(text, usedforsecurity=False).hexdigest().encode()
+    return Script(text, packed(b"EVALSHA", digest))
 
 
 _PER_KEY = """

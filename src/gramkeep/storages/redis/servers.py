@@ -62,6 +62,7 @@ class Server(Servers):
         self._address = address
         self._limits = limits
         self._node = node
+        self._has_replicas = limits.replicas is not None
         self._wires: dict[bool, Wire] = {}
         self._connecting: dict[bool, asyncio.Task[Wire]] = {}
         self._next_look = 0.0
@@ -69,7 +70,7 @@ class Server(Servers):
 
     async def ask(self, call: Call) -> Any:
         """Make a call."""
-        has_own = call.is_change and self._limits.replicas is not None
+        has_own = self._has_replicas and call.is_change
         is_last = False
         while True:
             wire = self._wires.get(has_own)

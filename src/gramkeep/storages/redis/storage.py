@@ -96,31 +96,29 @@ class RedisStorage(Storage):
 
     async def get(self, keys: Sequence[str]) -> list[Record | None]:
         """Read several keys."""
-        replies = await self._ask(READING, keys, keys)
-        return list(map(self._record, keys, replies[::2], replies[1::2]))
+        return self._records(keys, await self._ask(READING, keys, keys))
 
     async def claim(self, keys: Sequence[str], lease: Lease) -> list[Record | Answer | None]:
         """Read several keys that the lease's owner holds from here on."""
         waited: Sequence[Any] = keys
         if lease.waited:
             waited = [lease.waited.get(key, 0.0) for key in keys]
-        replies = iter(await self._ask(claiming(lease), keys, waited))
-        return [
-            BUSY if value == 1 else self._record(key, value, lifetime)
-            for key, value, lifetime in zip(keys, replies, replies, strict=True)
-        ]
+        return self._records(keys, await self._ask(claiming(lease), keys, waited))
 
     async def put(
         self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
     ) -> list[bool]:
         """Carry out several changes; ``atomic`` ones in one script, but not in a cluster."""
         owner = "" if lease is None else lease.owner
-        kind = changing(owner, is_atomic=atomic and not self._is_cluster)
-        replies = await self._ask(kind, [put.key for put in puts], puts)
-        for put, reply in zip(puts, replies, strict=True):
-            if isinstance(reply, ReplyError):
-                raise StorageUnavailable(storage=self.name, reason=str(reply), key=put.key)
-        return [reply == 1 for reply in replies]
+        kind = changing(owner, atomic and not self._is_cluster)
+        keys = [put.key for put in puts]
+        replies = await self._ask(kind, keys, puts)
+        done = [reply == 1 for reply in replies]
+        if not all(done):
+            for key, reply in zip(keys, replies, strict=True):
+                if isinstance(reply, ReplyError):
+                    raise StorageUnavailable(storage=self.name, reason=str(reply), key=key)
+        return done
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over all keys that start with ``prefix``.
@@ -162,38 +160,45 @@ class RedisStorage(Storage):
             raise self._unavailable(failure) from failure
 
     async def _ask(self, kind: Kind, keys: Sequence[str], items: Sequence[Any]) -> list[Any]:
-        """Ask about all keys, in as many calls as it takes, and give all answers in their order.
+        """Ask about all keys, and give the replies in their order.
 
         ``items`` say of each key what is asked about it.
         """
-        self._check_open()
-        if not keys:
-            return []
-        raw = [key_bytes(key, self.name) for key in keys]
-        groups: list[tuple[int | None, Sequence[int]]] = []
-        if len(raw) == 1 or kind.is_indivisible:
-            calls = [kind.call(raw, items, slot_of(raw[0]) if self._is_cluster else None)]
-        else:
-            groups = self._groups(kind, raw, items)
-            calls = [
-                kind.call([raw[at] for at in own], [items[at] for at in own], slot)
-                for slot, own in groups
-            ]
+        if self._is_closed:
+            self._check_open()
         try:
-            if len(calls) == 1:
-                answers: list[Any] = await self._servers.ask(calls[0])
-                return answers
-            answered = await asyncio.gather(*map(self._servers.ask, calls), return_exceptions=True)
-            for outcome in answered:
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            if len(keys) != 1:
+                return await self._ask_all(kind, keys, items)
+            raw = key_bytes(keys[0], self.name)  # as nearly always
+            slot = slot_of(raw) if self._is_cluster else None
+            replies: list[Any] = await self._servers.ask(kind.call((raw,), items, slot))
         except FAILURES as failure:
             raise self._unavailable(failure) from failure
+        return replies
+
+    async def _ask_all(self, kind: Kind, keys: Sequence[str], items: Sequence[Any]) -> list[Any]:
+        """Ask about any number of keys, in as many calls as it takes."""
+        raw = [key_bytes(key, self.name) for key in keys]
+        if not raw:
+            return []
+        whole: tuple[int | None, Sequence[int]] = None, range(len(raw))
+        groups = [whole] if kind.is_indivisible else self._groups(kind, raw, items)
+        calls = [
+            kind.call([raw[at] for at in own], [items[at] for at in own], slot)
+            for slot, own in groups
+        ]
+        if len(calls) == 1:
+            replies: list[Any] = await self._servers.ask(calls[0])
+            return replies
+        answered = await asyncio.gather(*map(self._servers.ask, calls), return_exceptions=True)
+        for outcome in answered:
+            if isinstance(outcome, BaseException):
+                raise outcome
         width = kind.width
         found: list[Any] = [None] * (len(raw) * width)
-        for (_, own), answers in zip(groups, cast("list[list[Any]]", answered), strict=True):
+        for (_, own), part in zip(groups, cast("list[list[Any]]", answered), strict=True):
             for number, at in enumerate(own):
-                found[at * width : (at + 1) * width] = answers[number * width :][:width]
+                found[at * width : (at + 1) * width] = part[number * width :][:width]
         return found
 
     def _groups(
@@ -212,12 +217,19 @@ class RedisStorage(Storage):
             for part in in_parts([kind.size(items[at]) for at in own])
         ]
 
-    def _record(self, key: str, value: Any, lifetime: int) -> Record | None:
+    def _records(self, keys: Sequence[str], replies: list[Any]) -> list[Any]:
+        if len(keys) == 1:
+            return [self._record(keys[0], *replies)]
+        return list(map(self._record, keys, replies[::2], replies[1::2]))
+
+    def _record(self, key: str, value: Any, lifetime: int) -> Record | Answer | None:
         if isinstance(value, bytes):
             # The value is its own token: equal bytes are an equal basis to build on.
             return Record(value, value, None if lifetime < 0 else time.time() + lifetime / 1000)
         if value is None:
             return None
+        if value == 1:
+            return BUSY
         reason = str(value)
         if "WRONGTYPE" in reason:
             reason = "Redis holds something else than a string there"

@@ -14,10 +14,15 @@ import os
 import select
 import weakref
 from collections import deque
+from collections.abc import Awaitable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from gramkeep.storages.driver import driver_of
-from gramkeep.storages.redis.calls import Call, Command, command_of, commands_of, pack
+from gramkeep.storages.redis.answers import Answer, wake, wake_soon
+from gramkeep.storages.redis.calls import Call, command_of
+from gramkeep.storages.redis.commands import Command, commands_of
+from gramkeep.storages.redis.packing import packed, packed_command
 
 with driver_of("redis"):
     import hiredis
@@ -66,7 +71,9 @@ class Replicas:
 
     def __init__(self, count: int, timeout: float) -> None:
         self.count = count
-        self.packed = pack((b"WAIT", count, max(1, round(timeout * 1000))))
+        self.packed = packed_command(
+            3, packed(b"WAIT", b"%d" % count, b"%d" % max(1, round(timeout * 1000)))
+        )
 
 
 class Wire(asyncio.Protocol):
@@ -93,11 +100,12 @@ class Wire(asyncio.Protocol):
         self._writer = writer
         self._transport = cast("asyncio.Transport", writer.transport)
         self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
-        self._queue: list[Call] = []
+        self._queue: list[Answer] = []
         self._under_way: deque[Command | _Waiting] = deque()
         self._flush_is_due = False
+        self._is_busy = False  # calls came together the last time: another one won't be alone
         self._watch: asyncio.TimerHandle | None = None
-        self._heard = self.loop.time()
+        self._heard = monotonic()
         self._idle: asyncio.Future[None] | None = None
         self._ended = self.loop.create_future()
         _open.add(self)
@@ -127,36 +135,38 @@ class Wire(asyncio.Protocol):
     @property
     def is_usable(self) -> bool:
         """Whether calls can be made here, from this event loop."""
-        return self.lost is None and self.loop is asyncio.get_running_loop()
+        return self.lost is None and self.loop.is_running()  # cheaper than to ask which one is
 
-    async def ask(self, call: Call) -> Any:
-        """Make a call. Raises `Lost`, `Refused`, `TooFewReplicas`.
+    def ask(self, call: Call) -> Awaitable[Any]:
+        """Make a call, now, and give what to await. Raises `Lost`, `Refused`, `TooFewReplicas`.
 
-        Cancelling it takes it back if it isn't sent, and otherwise waits for its end.
+        Cancelling it takes the call back if it isn't sent, and otherwise waits for its end.
         """
-        if not self._under_way and self.loop.time() - self._heard > SILENCE and self._has_input():
-            await self._read_what_came()
         if self.lost is not None:
             raise Lost(self.lost, was_sent=False)
+        if not self._under_way and monotonic() - self._heard > SILENCE and self._has_input():
+            return self._ask_after_reading(call)
         if call.is_asking:
-            asking = command_of(b"ASKING")
-            asking.begin(self.loop).add_done_callback(_retrieved)
+            asking = Answer(command_of(b"ASKING"), self._queue, loop=self.loop)
+            asking.add_done_callback(_retrieved)
             self._queue.append(asking)
-        future = call.begin(self.loop)
-        self._queue.append(call)
+        answer = Answer(call, self._queue, loop=self.loop)
+        self._queue.append(answer)
         if not self._flush_is_due:
-            if not self._under_way:
-                self._flush()
-            else:
+            if self._under_way or self._is_busy:
                 self._flush_soon()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if not call.is_sent and call in self._queue:
-                self._queue.remove(call)
             else:
-                await call.settle()
-            raise
+                self._flush()
+        return answer
+
+    async def _ask_after_reading(self, call: Call) -> Any:
+        """Let the event loop read, and tell if it is the end: with TLS, step by step."""
+        for _ in range(ROUNDS):
+            await asyncio.sleep(0)
+            if self.lost is not None:
+                break
+        self._heard = monotonic()  # it was looked at
+        return await self.ask(call)
 
     def abandon(self, reason: str) -> None:
         """End the connection at once: what is under way has no answer."""
@@ -186,6 +196,7 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer the calls that have their answers."""
         reader, under_way = self._reader, self._under_way
+        answered: list[Answer] = []
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not _INCOMPLETE:
@@ -193,14 +204,18 @@ class Wire(asyncio.Protocol):
                     continue
                 if not under_way:
                     self.abandon("the server sent what nobody asked for")
-                    return
-                self._answer(under_way.popleft(), reply)
+                    break
+                answered += self._answered(under_way.popleft(), reply)
         except hiredis.ProtocolError as error:
             self.abandon(f"the server doesn't speak Redis's protocol ({error})")
-            return
-        self._heard = self.loop.time()
-        if not self._flush_is_due:
-            self._flush_soon()  # after those who were woken now, and may ask for more
+        self._heard = monotonic()
+        if answered:
+            self._is_busy = len(answered) > 1
+        self._flush_is_due = True  # when those who are woken now have asked for more
+        try:
+            wake(answered)
+        finally:
+            self._flush()
 
     def eof_received(self) -> None:
         """Make no more calls."""
@@ -226,13 +241,6 @@ class Wire(asyncio.Protocol):
             return bool(poll.poll(0))
         return bool(select.select([file], [], [], 0)[0])
 
-    async def _read_what_came(self) -> None:
-        """Let the event loop read, and tell below if it is the end: with TLS, step by step."""
-        for _ in range(ROUNDS):
-            await asyncio.sleep(0)
-            if self.lost is not None:
-                return
-
     def _flush_soon(self) -> None:
         if len(self._under_way) < FEW:
             self._flush_is_due = True
@@ -246,40 +254,42 @@ class Wire(asyncio.Protocol):
             if not self._under_way:
                 self._tell_idle()
             return
-        calls, self._queue = self._queue, []
-        now = self.loop.time()
+        if len(self._under_way) >= FEW:
+            return
+        now = monotonic()
         packed = []
-        for call in calls:
-            call.is_sent = True
-        for command in commands_of(calls):
+        for command in commands_of(self._queue):
             command.sent_at = now
             packed.append(command.packed())
             self._under_way.append(command)
             if self._replicas is not None and command.is_change:
                 packed.append(self._replicas.packed)
                 self._under_way.append(_Waiting(command))
+        self._queue.clear()  # not made anew: what is in it can be taken back
         self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
         if self._watch is None:
             self._watch = self.loop.call_later(self._timeout, self._look)
 
-    def _answer(self, asked: Command | _Waiting, reply: Any) -> None:
+    def _answered(self, asked: Command | _Waiting, reply: Any) -> Sequence[Answer]:
+        """Give calls their answers, and say which."""
         if isinstance(asked, _Waiting):
             assert self._replicas is not None  # noqa: S101 - nobody waits without
             asked.finish(reply, self._replicas.count)
-            return
+            return asked.answers
         if isinstance(reply, hiredis.ReplyError):
             text = str(reply)
             if text.startswith("NOSCRIPT") and asked.kind is not None:
                 # The server was restarted, or is another one by now, and hasn't got the script.
                 # Its text takes it there.
                 self._send_with_text(asked)
-                return
+                return ()
             reply = Refused(text)
         waiting = self._under_way[0] if self._under_way else None
         if isinstance(waiting, _Waiting) and waiting.command is asked:
             waiting.reply = reply
-        else:
-            asked.finish(reply)
+            return ()
+        asked.finish(reply)
+        return asked.answers
 
     def _send_with_text(self, command: Command) -> None:
         packed = command.packed(with_text=True)
@@ -297,7 +307,7 @@ class Wire(asyncio.Protocol):
         self._watch = None
         if not self._under_way or self.lost is not None:
             return
-        left = self._under_way[0].sent_at + self._timeout - self.loop.time()
+        left = self._under_way[0].sent_at + self._timeout - monotonic()
         if left <= 0:
             self.abandon(f"it didn't answer within {self._timeout:g} s")
         else:
@@ -309,14 +319,14 @@ class Wire(asyncio.Protocol):
         self.lost = reason
         if self._watch is not None:
             self._watch.cancel()
-        under_way, self._under_way = self._under_way, deque()
-        queue, self._queue = self._queue, []
-        for asked in under_way:
-            for call in asked.calls:
-                if not call.is_done:
-                    call.finish(Lost(reason, was_sent=True))
-        for call in queue:
-            call.finish(Lost(reason, was_sent=False))
+        sent = [answer for asked in self._under_way for answer in asked.answers]
+        for answers, was_sent in ((sent, True), (self._queue, False)):
+            for answer in answers:
+                if not answer.done():
+                    answer.set_exception(Lost(reason, was_sent=was_sent))
+            wake_soon(answers)
+        self._under_way.clear()
+        self._queue.clear()
         self._tell_idle()
 
     def _tell_idle(self) -> None:
@@ -352,8 +362,8 @@ class _Waiting:
         self.reply: Any = None
 
     @property
-    def calls(self) -> list[Call]:
-        return [] if self.command is None else self.command.calls
+    def answers(self) -> list[Answer]:
+        return [] if self.command is None else self.command.answers
 
     @property
     def sent_at(self) -> float:
@@ -367,10 +377,10 @@ class _Waiting:
             acknowledged = 0
         if not isinstance(reply, Exception) and acknowledged < expected:
             first = 0
-            for call in command.calls:
-                own = reply[first : first + call.answers]
-                first += call.answers
-                done = call.is_change and 1 in own
-                call.finish(TooFewReplicas(acknowledged, expected) if done else own)
+            for answer in command.answers:
+                own = reply[first : first + answer.call.answers]
+                first += answer.call.answers
+                done = answer.call.is_change and 1 in own
+                answer.finish(TooFewReplicas(acknowledged, expected) if done else own)
             return
         command.finish(reply)
