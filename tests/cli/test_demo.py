@@ -125,11 +125,14 @@ async def test_a_story_that_goes_otherwise_is_told_with_what_was_expected():
 
 
 def test_ctrl_c_amid_the_story_stops_the_bot_and_removes_the_files(begin, folder):
-    demo = begin()
-    bot = int(read_until(demo, r"It runs, as process (\d+)")[1])
-    read_until(demo, "bot to Ada")
-    demo.send_signal(signal.SIGINT)
-    _, errors = demo.communicate(timeout=20)
+    for _ in range(5):
+        demo = begin()
+        bot = int(read_until(demo, r"It runs, as process (\d+)")[1])
+        read_until(demo, "bot to Ada")
+        demo.send_signal(signal.SIGINT)
+        _, errors = demo.communicate(timeout=20)
+        if demo.returncode != 0:  # as where the story was over before the signal came
+            break
     assert demo.returncode == 130
     assert errors == ""
     assert not is_there(bot)

@@ -29,7 +29,7 @@ async def test_an_update_never_blocks_the_event_loop(backend):
                     session.data.count += 1
 
         with blockbuster_ctx() as watch:
-            # Whenever they connect, asyncpg looks for a file of passwords, redis-py for its version.
+            # Connecting, asyncpg looks for a file of passwords, and redis-py for its version.
             for function in watch.functions.values():
                 function.can_block_in("asyncpg/connect_utils.py", "_connect")
                 function.can_block_in("redis/utils.py", "get_lib_version")

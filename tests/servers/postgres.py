@@ -36,6 +36,7 @@ class Postgres(OwnServer):
             "port": str(self.port),
             "unix_socket_directories": "",
             "fsync": "off",
+            "dynamic_shared_memory_type": "mmap",  # which killed servers don't leave in memory
             "shared_buffers": "32MB",
             "max_connections": "60",
             **settings,
