@@ -97,7 +97,7 @@ class Plan:
 PLANS: Final = {
     plan.name: plan
     for plan in (
-        Plan("full", rounds=5, seconds=0.8),
+        Plan("full", rounds=4, seconds=0.8),
         Plan(
             "quick",
             rounds=2,
