@@ -78,6 +78,7 @@ class Worker:
         self._contender, self._keys = contender, order.keys
         await contender.fill(range(order.keys))
         gc.collect()
+        gc.freeze()  # as docs/scaling.md has it for bots: or full collections look at all modules
         return Opened(contender.versions())
 
     async def _touch(self, contender: Contender, order: Touch) -> Touched:
