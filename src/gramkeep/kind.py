@@ -10,6 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec.structs import replace
@@ -31,6 +32,9 @@ from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Put, Record, Storage
 T = TypeVar("T")
 
 DEFAULT_LEASE: Final = 30.0  # seconds
+
+_KEY_OF: Final = attrgetter("_stored_key")
+_ASKED: Final = attrgetter("_asked")
 
 WRITTEN_HERE: Final = object()  # the token of a value that no storage has told one of yet
 
@@ -165,14 +169,14 @@ class Kind(Generic[T]):
         They may be of other kinds in this storage that lease for as long, in the order in which
         updates take them.
         """
-        keys = [session._stored_key for session in sessions]
+        keys = [*map(_KEY_OF, sessions)]
         if self.lease_seconds is None:
             return await self.read(keys)
         if self.is_closed:
             self.check_open(keys[0])
         for session in sessions:
             session._is_leased = True  # from here on it may be, whatever is raised
-        began = min([session._asked for session in sessions])
+        began = min(map(_ASKED, sessions))
         try:
             return await self.shared.leases.take(
                 keys, self.lease_seconds, began=began, timeout=self._lock_timeout
@@ -234,18 +238,17 @@ class Kind(Generic[T]):
         lease, lasts_until = None, math.inf
         if self.storage.can_lease:
             leases = self.shared.leases
-            leased = [session for session in changes if session._is_leased]
-            if leased:
-                seconds = kind_of(leased[0]).lease_seconds
-                assert seconds is not None  # noqa: S101 - or it would not be leased
-                lease = leases.lease(seconds)
-            if leased and hold:
+            for session in changes:
+                if session._is_leased:
+                    seconds = kind_of(session).lease_seconds
+                    assert seconds is not None  # noqa: S101 - or it would not be leased
+                    lease = leases.lease(seconds)
+                    if not hold:
+                        lasts_until = min(lasts_until, leases.renew_no_more(session._stored_key))
+            if lease is not None and hold:
                 changes = {session: replace(put, hold=True) for session, put in changes.items()}
-            elif leased:
-                keys = [session._stored_key for session in leased]
-                lasts_until = min([leases.renew_no_more(key) for key in keys])
-                if leases.is_renewing:
-                    await leases.renewed(keys)
+            elif lease is not None and leases.is_renewing:
+                await leases.renewed(map(_KEY_OF, changes))
         is_transactional = self.storage.transactional
         while True:
             puts = [*changes.values()]

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any, Final
 
 from gramkeep.storages.redis.answers import Answer
 from gramkeep.storages.redis.calls import BYTES_AT_ONCE
-from gramkeep.storages.redis.packing import packed, packed_command
+from gramkeep.storages.redis.packing import packed, packed_command, packed_number
 
 NAMES_TOGETHER: Final = 100  # of keys and leases of calls that share a script: others are made
 # ready while it runs
+
+# Of calls, by their answers; these take half as long as expressions do.
+_NAMES: Final = attrgetter("call.names")
+_ARGUMENTS: Final = attrgetter("call.arguments")
+_LENGTH: Final = attrgetter("call.length")
 
 
 class Command:
@@ -44,17 +50,17 @@ class Command:
 
     def packed(self, *, with_text: bool = False) -> bytes:
         """Write the command as it goes over the wire, the script's text in it if asked for."""
-        calls = [answer.call for answer in self.answers]
-        if self.kind is None:
-            return packed_command(calls[0].length, calls[0].arguments)
-        if calls[0].is_asking:
+        kind, answers = self.kind, self.answers
+        call = answers[0].call
+        if kind is None:
+            return packed_command(call.length, call.arguments)
+        if call.is_asking:
             with_text = True  # it can't be asked for a second time without another ASKING
-        script = self.kind.script
-        how = packed(b"EVAL", script.text) if with_text else script.called
+        how = packed(b"EVAL", kind.script.text) if with_text else kind.script.called
         return packed_command(
-            3 + self.width + self.kind.length + sum([call.length for call in calls]),
-            *(how, packed(b"%d" % self.width), *[call.names for call in calls]),
-            *(self.kind.first, *[call.arguments for call in calls]),
+            3 + self.width + kind.length + sum(map(_LENGTH, answers)),
+            *(how, packed_number(self.width), *map(_NAMES, answers)),
+            *(kind.first, *map(_ARGUMENTS, answers)),
         )
 
     def finish(self, reply: Any) -> None:

@@ -7,6 +7,7 @@ together are joined.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 ARGUMENT: Final = b"$%d\r\n%b\r\n"
@@ -15,6 +16,12 @@ ARGUMENT: Final = b"$%d\r\n%b\r\n"
 def packed(*arguments: bytes) -> bytes:
     """Pack arguments that are sent one behind the other."""
     return b"".join([ARGUMENT % (len(argument), argument) for argument in arguments])
+
+
+@lru_cache(256)
+def packed_number(number: int) -> bytes:
+    """Pack a number that is sent again and again."""
+    return packed(b"%d" % number)
 
 
 def packed_command(count: int, *packed_arguments: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from operator import attrgetter
 from typing import Any, Final, cast
 
 from gramkeep.errors import ConfigurationError, SessionDecodeError, StorageUnavailable
@@ -30,6 +31,7 @@ with driver_of("redis"):
     from redis.asyncio import Redis, RedisCluster
 
 SCAN_COUNT: Final = b"500"  # places of the key space that one SCAN looks at
+KEY_OF: Final = attrgetter("key")
 FAILURES: Final = (Lost, Refused, TooFewReplicas)
 REMEMBERED: Final = 20_000  # keys of a scan that are not given a second time
 
@@ -111,14 +113,14 @@ class RedisStorage(Storage):
         """Carry out several changes; ``atomic`` ones in one script, but not in a cluster."""
         owner = "" if lease is None else lease.owner
         kind = changing(owner, atomic and not self._is_cluster)
-        keys = [put.key for put in puts]
+        keys = [*map(KEY_OF, puts)]
         replies = await self._ask(kind, keys, puts)
-        done = [reply == 1 for reply in replies]
-        if not all(done):
-            for key, reply in zip(keys, replies, strict=True):
-                if isinstance(reply, ReplyError):
-                    raise StorageUnavailable(storage=self.name, reason=str(reply), key=key)
-        return done
+        if replies.count(1) == len(replies):
+            return [True] * len(replies)
+        for key, reply in zip(keys, replies, strict=True):
+            if isinstance(reply, ReplyError):
+                raise StorageUnavailable(storage=self.name, reason=str(reply), key=key)
+        return [reply == 1 for reply in replies]
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over all keys that start with ``prefix``.

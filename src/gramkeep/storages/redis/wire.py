@@ -266,7 +266,7 @@ class Wire(asyncio.Protocol):
                 packed.append(self._replicas.packed)
                 self._under_way.append(_Waiting(command))
         self._queue.clear()  # not made anew: what is in it can be taken back
-        self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
+        self._transport.write(b"".join(packed))
         if self._watch is None:
             self._watch = self.loop.call_later(self._timeout, self._look)
 
