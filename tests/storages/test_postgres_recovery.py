@@ -161,7 +161,8 @@ async def test_a_change_goes_elsewhere_if_its_connection_ends_before_it_is_sent(
         async with aclosing(PostgresStorage(url)) as storage:
             await storage.put([Put("key", b"1", ANY)])
             proxy.keeps_ends = True
-            await ask(own_postgres.url(), f"SELECT count(pg_terminate_backend(pid, 10000)) {OTHERS}")
+            throw_out = f"SELECT count(pg_terminate_backend(pid, 10000)) {OTHERS}"
+            await ask(own_postgres.url(), throw_out)
             await asyncio.sleep(0.1)
             assert await storage.put([Put("key", b"2", b"1")]) == [True]
             assert await value_of(storage, "key") == b"2"
