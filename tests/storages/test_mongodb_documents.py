@@ -12,6 +12,7 @@ from servers.mongodb import running_server
 from gramkeep import SessionConflict, SessionDecodeError, Sessions
 from gramkeep.storage import ABSENT, ANY, BUSY, DELETE, KEEP, PLACE_KEPT, Lease, Put
 from gramkeep.storages.mongodb import MongoStorage
+from gramkeep.storages.mongodb.storage import AT_ONCE
 from gramkeep.testing.conformance.base import attempts
 
 pytest_plugins = ["servers.mongodb_fixtures"]
@@ -25,20 +26,24 @@ class Commands(CommandListener):
     def __init__(self):
         self.names = []
         self.sent = []
+        self.under_way = 0
+        self.most_under_way = 0
 
     def started(self, event):
         self.names.append(event.command_name)
         self.sent.append(event.command)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
 
     def succeeded(self, event):
-        pass
+        self.under_way -= 1
 
-    def failed(self, event):
-        pass
+    failed = succeeded
 
     def clear(self):
         self.names.clear()
         self.sent.clear()
+        self.most_under_way = 0
 
 
 @pytest.fixture
@@ -94,6 +99,12 @@ async def test_deleting_a_session_takes_two_commands(storage, client, collection
         session.data = None
     assert client.commands.names == ["findAndModify", "delete"]
     assert await documents(collection) == []
+
+
+async def test_few_commands_are_under_way_however_many_are_asked_for(storage, client):
+    puts = [[Put(str(number), b"1", ANY)] for number in range(AT_ONCE * 3)]
+    assert await asyncio.gather(*map(storage.put, puts)) == [[True]] * len(puts)
+    assert 1 < client.commands.most_under_way <= AT_ONCE
 
 
 async def test_looking_at_what_is_not_there_leaves_nothing(storage, client, collection):

@@ -21,6 +21,7 @@ from gramkeep import ConfigurationError, Sessions, StorageUnavailable
 from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Lease, Put
 from gramkeep.storage_url import storage_from_url
 from gramkeep.storages.mongodb import MongoStorage
+from gramkeep.storages.mongodb.storage import AT_ONCE
 
 pytest_plugins = ["servers.mongodb_fixtures"]
 
@@ -122,6 +123,17 @@ async def test_a_client_that_names_no_database_needs_to_be_told(mongodb):
 
 
 # A server that isn't there
+
+
+async def test_many_calls_hear_of_a_missing_server_as_soon_as_one_does():
+    """No more than some commands are under way; what the others wait is a part of their time."""
+    storage = MongoStorage(f"mongodb://127.0.0.1:{free_port()}/bot?timeoutMS=700")
+    began = time.monotonic()
+    calls = (storage.get([str(number)]) for number in range(AT_ONCE * 10))
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert time.monotonic() - began < 6  # and not ten times as long as one
+    assert {type(outcome) for outcome in outcomes} == {StorageUnavailable}
+    await storage.aclose()
 
 
 async def test_a_server_that_is_not_there_is_an_error_in_good_time():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote, unquote_plus, urlsplit
 
 from gramkeep.errors import ConfigurationError, SessionEncodeError, StorageUnavailable
 from gramkeep.storage import Answer, Lease, Put, Record, Storage
+from gramkeep.storages.concurrency import Gate
 from gramkeep.storages.driver import driver_of
 from gramkeep.storages.mongodb.connection import (
     Client,
@@ -23,6 +25,7 @@ from gramkeep.storages.mongodb.layout import LAYOUTS
 from gramkeep.storages.url_options import without_password
 
 with driver_of("mongodb"):
+    import pymongo
     from bson.errors import InvalidDocument
     from pymongo import AsyncMongoClient
     from pymongo.asynchronous.collection import AsyncCollection
@@ -34,7 +37,7 @@ with driver_of("mongodb"):
     )
 
 READ_AT_ONCE: Final = 100  # keys in one command
-AT_ONCE: Final = 16  # commands of one call that are under way together
+AT_ONCE: Final = 16  # commands under way: with more, the driver keeps the event loop busy
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -99,6 +102,10 @@ class MongoStorage(Storage):
         )
         self._layout = LAYOUTS[layout](self.name)
         self._connection: Connection[Documents] | None = None
+        options = given.database.client.options
+        self._timeout = options.timeout  # seconds for all of a call, if it is to have an end
+        self._patience = options.timeout or options.server_selection_timeout
+        self._gate = Gate(AT_ONCE)
         self._under_way: set[asyncio.Task[Any]] = set()
         self._is_closed = False
 
@@ -126,19 +133,19 @@ class MongoStorage(Storage):
             wanted[first : first + READ_AT_ONCE] for first in range(0, len(wanted), READ_AT_ONCE)
         ]
         found: dict[str, Record] = {}
-        for records in await self._settled(_each(pages, self._read)):
+        for records in await self._settled(self._each(pages, self._read)):
             found |= records
         return [found.get(key) for key in keys]
 
     async def claim(self, keys: Sequence[str], lease: Lease) -> list[Record | Answer | None]:
         """Read and take several keys, each in one command, some at a time."""
-        return await self._settled(_each(keys, lambda key: self._claim(key, lease)))
+        return await self._settled(self._each(keys, lambda key: self._claim(key, lease)))
 
     async def put(
         self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
     ) -> list[bool]:
         """Carry out several changes, each in one command, some at a time."""
-        return await self._settled(_each(puts, lambda put: self._put(put, lease)))
+        return await self._settled(self._each(puts, lambda put: self._put(put, lease)))
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over all keys that start with ``prefix``, in the order of their UTF-8."""
@@ -244,6 +251,37 @@ class MongoStorage(Storage):
             raise cancelled
         return task.result()
 
+    async def _each(
+        self, items: Sequence[K], call: Callable[[K], Coroutine[Any, Any, T]]
+    ) -> list[T]:
+        """Call for each of several, as many at a time as may be, and give the answers in order."""
+        if len(items) == 1:
+            return [await self._in_turn(call, items[0])]
+        calls = (self._in_turn(call, item) for item in items)
+        # All are waited for: none may go on behind the back of whoever is told of an error.
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers  # type: ignore[return-value] # no exception is among them
+
+    async def _in_turn(self, call: Callable[[K], Coroutine[Any, Any, T]], item: K) -> T:
+        """Call for one when not too many others are under way, which is a part of its time."""
+        turn = self._gate.turn()
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._patience):
+                await turn.acquire()
+        except TimeoutError:
+            reason = f"{AT_ONCE} commands before it were not answered in {self._patience:g} s"
+            raise StorageUnavailable(storage=self.name, reason=reason) from None
+        try:
+            left = self._timeout and max(0.001, began + self._timeout - time.monotonic())
+            with pymongo.timeout(left):
+                return await call(item)
+        finally:
+            turn.release()
+
     def _unavailable(self, error: PyMongoError, *, writes: bool = False) -> StorageUnavailable:
         reason = _reason(error)
         # Where no server was found, nothing was sent.
@@ -251,24 +289,6 @@ class MongoStorage(Storage):
         if writes and isinstance(error, AutoReconnect) and not is_unsent:
             reason += "; whether it was written is not known"
         return StorageUnavailable(storage=self.name, reason=reason)
-
-
-async def _each(items: Sequence[K], call: Callable[[K], Coroutine[Any, Any, T]]) -> list[T]:
-    """Call for each of several, some at a time, and give the answers in order."""
-    if len(items) == 1:
-        return [await call(items[0])]
-    limit = asyncio.Semaphore(AT_ONCE)
-
-    async def limited(item: K) -> T:
-        async with limit:
-            return await call(item)
-
-    # All are waited for: none may go on behind the back of whoever is told of an error.
-    answers = await asyncio.gather(*map(limited, items), return_exceptions=True)
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
-    return answers  # type: ignore[return-value] # no exception is among them
 
 
 def _reason(error: PyMongoError) -> str:
