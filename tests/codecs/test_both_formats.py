@@ -5,11 +5,10 @@ import datetime as dt
 import enum
 import math
 import uuid
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, make_dataclass
 from decimal import Decimal
-from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
+from typing import Any, Literal
 
-import attrs
 import msgspec
 import pytest
 from hypothesis import given
@@ -22,88 +21,22 @@ from gramkeep.codec.differences import alike
 from gramkeep.envelope import Envelope
 
 from .keeping import keep, round_trip
+from .shapes import (
+    Address,
+    Box,
+    Color,
+    Frozen,
+    Item,
+    Level,
+    Mood,
+    Movie,
+    Node,
+    Point,
+    Settings,
+    same,
+)
 
 BOTH = st.sampled_from([JSONCodec(), MessagePackCodec()])
-
-
-class Color(enum.Enum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Mood(enum.StrEnum):
-    GOOD = "good"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-
-
-class Point(NamedTuple):
-    x: int
-    y: float = 0.0
-
-
-class Movie(TypedDict):
-    title: str
-    year: int
-
-
-class Settings(msgspec.Struct, omit_defaults=True):
-    volume: int = 5
-    tags: list[str] = []
-
-
-@attrs.define
-class Address:
-    street: str = ""
-    floor: int = 0
-
-
-@dataclass
-class Item:
-    name: str = ""
-    price: Decimal = Decimal(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Frozen:
-    text: str = ""
-
-
-@dataclass
-class Node:
-    value: int = 0
-    children: list["Node"] = field(default_factory=list)
-
-
-T = TypeVar("T")
-
-
-@dataclass
-class Box(Generic[T]):
-    content: T
-
-
-def same(value, other):
-    """Equal, and of the same types all the way down; written apart from what is tested."""
-    if type(value) is not type(other):
-        return False
-    if isinstance(value, dict):
-        return same(list(value.items()), list(other.items()))
-    if isinstance(value, list | tuple):
-        return len(value) == len(other) and all(map(same, value, other))
-    if isinstance(value, set | frozenset):
-        return value == other and collections.Counter(map(type, value)) == collections.Counter(
-            map(type, other)
-        )
-    if hasattr(type(value), "__dataclass_fields__"):
-        return all(same(getattr(value, f.name), getattr(other, f.name)) for f in fields(value))
-    if isinstance(value, float) and math.isnan(value):
-        return math.isnan(other)
-    if isinstance(value, dt.datetime):
-        return value == other and value.utcoffset() == other.utcoffset()
-    return value == other
 
 
 # Properties over typed dataclasses.

@@ -1,4 +1,4 @@
-"""State to bytes and back: what is saved loads as the same, or is refused."""
+"""What JSON has otherwise, and what a session of any type goes through."""
 
 import collections
 import datetime as dt
@@ -7,89 +7,34 @@ import math
 import typing
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from decimal import Decimal
-from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import attrs
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gramkeep import CodecError, ConfigurationError, JSONCodec, SessionEncodeError, Sessions
 
-
-class Color(enum.Enum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-    HIGH = 2
-
-
-class Mood(enum.StrEnum):
-    GOOD = "good"
-    BAD = "bad"
-
-
-class Rights(enum.Flag):
-    READ = 1
-    WRITE = 2
-
-
-class Point(NamedTuple):
-    x: int
-    y: float = 0.0
-
-
-class Movie(TypedDict):
-    title: str
-    year: typing.NotRequired[int]
-
-
-class Settings(msgspec.Struct, omit_defaults=True):
-    volume: int = 5
-    tags: list[str] = []
-
-
-class Pair(msgspec.Struct, array_like=True):
-    left: int = 0
-    right: str = ""
-
-
-@attrs.define
-class Address:
-    street: str = ""
-    number: int | None = None
-
-
-@dataclass
-class Item:
-    name: str = ""
-    price: Decimal = Decimal(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Frozen:
-    text: str = ""
-
-
-@dataclass
-class Node:
-    value: int = 0
-    children: list["Node"] = field(default_factory=list)
-
-
-T = TypeVar("T")
-
-
-@dataclass
-class Box(Generic[T]):
-    content: T
+from .shapes import (
+    Address,
+    Box,
+    Color,
+    Frozen,
+    Item,
+    Level,
+    Mood,
+    Movie,
+    Node,
+    Pair,
+    Point,
+    Rights,
+    Settings,
+    same,
+)
 
 
 def save(data_type, value):
@@ -102,27 +47,6 @@ def save(data_type, value):
 
 def reload(data_type, value):
     return JSONCodec().bind(data_type).decode(save(data_type, value), "key")
-
-
-def same(value, other):
-    """Equal, and of the same types all the way down."""
-    if type(value) is not type(other):
-        return False
-    if isinstance(value, dict):
-        return (
-            len(value) == len(other)
-            and all(map(same, value.keys(), other.keys()))
-            and all(map(same, value.values(), other.values()))
-        )
-    if isinstance(value, list | tuple):
-        return len(value) == len(other) and all(map(same, value, other))
-    if isinstance(value, set | frozenset):
-        return value == other and collections.Counter(map(type, value)) == collections.Counter(
-            map(type, other)
-        )
-    if hasattr(type(value), "__dataclass_fields__"):
-        return all(same(getattr(value, f.name), getattr(other, f.name)) for f in fields(value))
-    return value == other
 
 
 MOMENT = dt.datetime(2024, 2, 29, 23, 59, 59, 123456)  # noqa: DTZ001 - naive on purpose
