@@ -1,4 +1,4 @@
-"""What JSON has otherwise, and what a session of any type goes through."""
+"""Sessions as JSON: what is saved loads as the same, or is refused."""
 
 import collections
 import datetime as dt

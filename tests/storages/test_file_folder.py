@@ -26,6 +26,7 @@ from gramkeep.storage_url import storage_from_url
 from gramkeep.storages.file import FileStorage
 from gramkeep.storages.file import folder as file_folder
 from gramkeep.storages.file import storage as file_storage
+from gramkeep.storages.file.folder import Folder
 
 
 @pytest.fixture
@@ -34,17 +35,8 @@ def path(tmp_path):
 
 
 @pytest.fixture
-async def open_storage(path):
-    made = []
-
-    def make(**options):
-        storage = FileStorage(options.pop("path", path), **options)
-        made.append(storage)
-        return storage
-
-    yield make
-    for storage in made:
-        await storage.aclose()
+def open_storage(opening, path):
+    return lambda place=path, **options: opening(FileStorage, place, **options)
 
 
 @pytest.fixture
@@ -344,7 +336,7 @@ async def test_nothing_is_made_before_the_first_use(storage, path):
 
 
 async def test_the_folder_around_it_is_not_made(open_storage, tmp_path):
-    storage = open_storage(path=tmp_path / "absent" / "sessions")
+    storage = open_storage(tmp_path / "absent" / "sessions")
     with pytest.raises(StorageUnavailable, match=f"the folder {tmp_path}/absent does not exist"):
         await value_of(storage)
     (tmp_path / "absent").mkdir()
@@ -373,6 +365,31 @@ async def test_an_empty_folder_in_its_place_makes_no_session_new(storage, path):
     path.rmdir()
     elsewhere.rename(path)
     assert await value_of(storage) == b"1"
+
+
+@pytest.mark.parametrize(
+    ("step", "comes_first"), [("find", True), ("stage", False)], ids=["locking", "writing"]
+)
+async def test_a_write_is_not_answered_for_a_folder_that_was_replaced_meanwhile(
+    storage, path, monkeypatch, step, comes_first
+):
+    await put(storage, "a", b"1")
+    await asyncio.sleep(0.1)  # until it has swept, and nothing goes on there
+    method = getattr(Folder, step)
+
+    def replace_around(*args):
+        done = method(*args) if comes_first else None
+        monkeypatch.undo()
+        path.rename(path.with_name("elsewhere"))
+        path.mkdir()
+        return done if comes_first else method(*args)
+
+    monkeypatch.setattr(Folder, step, replace_around)
+    with pytest.raises(StorageUnavailable, match="another folder is at"):
+        await put(storage, "a", b"2")
+    assert not (path / ".gramkeep.lock").exists()  # or it would be taken for the right one
+    with pytest.raises(StorageUnavailable, match="another folder is at"):
+        await value_of(storage)
 
 
 async def test_a_copy_with_sessions_in_it_is_taken_up(storage, path):

@@ -32,17 +32,8 @@ def leases_path(tmp_path):
 
 
 @pytest.fixture
-async def open_storage(path):
-    made = []
-
-    def make(**options):
-        storage = SQLiteStorage(options.pop("path", path), **options)
-        made.append(storage)
-        return storage
-
-    yield make
-    for storage in made:
-        await storage.aclose()
+def open_storage(opening, path):
+    return lambda place=path, **options: opening(SQLiteStorage, place, **options)
 
 
 @pytest.fixture
@@ -551,7 +542,7 @@ async def test_whoever_knows_the_file_by_a_link_sees_its_leases(
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "link.db").symlink_to(path)
-    linked = open_storage(path=folder / "link.db")
+    linked = open_storage(folder / "link.db")
     assert await claim(linked, owner="two") is BUSY
     assert [file.name for file in folder.iterdir()] == ["link.db"]
 

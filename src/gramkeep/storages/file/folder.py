@@ -64,8 +64,7 @@ class Folder:
             raise NotADirectoryError(text)
         identity = status.st_dev, status.st_ino
         if self._identity not in (None, identity) and not (self.path / LOCK).exists():
-            text = f"another folder is at {self.path}, without sessions; restart to use it"
-            raise FileNotFoundError(text)
+            raise self._is_another()
         self._identity = identity
 
     def files(self) -> Iterator[Path]:
@@ -118,7 +117,7 @@ class Folder:
         deadline = time.monotonic() + self._busy_timeout
         is_locked = False
         while not is_locked:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT if to_write else os.O_RDONLY, 0o600)
+            descriptor = self._opened_lock(os.O_RDWR | os.O_CREAT if to_write else os.O_RDONLY)
             try:
                 self._wait_for(descriptor, kind, deadline)
                 # A lock on a file that was removed meanwhile keeps nobody out.
@@ -132,6 +131,25 @@ class Folder:
                         fcntl.flock(descriptor, fcntl.LOCK_UN)
             finally:
                 os.close(descriptor)
+
+    def _opened_lock(self, flags: int) -> int:
+        """Open the file of the lock in the folder that was found, whatever is there by now."""
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            status = os.fstat(folder)
+            if (status.st_dev, status.st_ino) != self._identity:
+                raise self._is_another()
+            try:
+                return os.open(LOCK, flags, 0o600, dir_fd=folder)
+            except OSError as error:
+                error.filename = os.fspath(self.path / LOCK)  # not just its name
+                raise
+        finally:
+            os.close(folder)
+
+    def _is_another(self) -> FileNotFoundError:
+        text = f"another folder is at {self.path}, without sessions; restart to use it"
+        return FileNotFoundError(text)
 
     def _wait_for(self, descriptor: int, kind: int, deadline: float) -> None:
         assert fcntl is not None  # noqa: S101 - its caller has looked, for the type checker

@@ -146,7 +146,8 @@ class _Files:
             try:
                 with self._folder.locked():
                     self._carry_out(group)
-            except OSError as error:  # of the lock: nothing was begun
+                    self._folder.find()  # or it went where nobody will look for it
+            except OSError as error:
                 for job in group:
                     job.error = error
             yield group

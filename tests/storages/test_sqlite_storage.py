@@ -33,17 +33,8 @@ def path(tmp_path):
 
 
 @pytest.fixture
-async def open_storage(path):
-    made = []
-
-    def make(**options):
-        storage = SQLiteStorage(options.pop("path", path), **options)
-        made.append(storage)
-        return storage
-
-    yield make
-    for storage in made:
-        await storage.aclose()
+def open_storage(opening, path):
+    return lambda place=path, **options: opening(SQLiteStorage, place, **options)
 
 
 @pytest.fixture
@@ -436,7 +427,7 @@ async def test_a_session_in_a_file_that_vanished_is_not_made_up(storage, path):
 async def test_a_folder_that_vanished_with_its_file_may_come_back(open_storage, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
-    storage = open_storage(path=folder / "bot.db")
+    storage = open_storage(folder / "bot.db")
     await put(storage, "a", b"1")
     folder.rename(tmp_path / "unmounted")
     with pytest.raises(StorageUnavailable):
@@ -537,11 +528,11 @@ async def test_a_damaged_schema_that_can_not_even_be_quoted_is_said(storage, pat
 
 async def test_a_folder_in_the_place_of_the_file_is_said(open_storage, tmp_path):
     with pytest.raises(StorageUnavailable, match="unable to open"):
-        await value_of(open_storage(path=tmp_path))
+        await value_of(open_storage(tmp_path))
 
 
 async def test_a_missing_folder_is_said_and_not_made(open_storage, tmp_path):
-    storage = open_storage(path=tmp_path / "missing" / "bot.db")
+    storage = open_storage(tmp_path / "missing" / "bot.db")
     with pytest.raises(StorageUnavailable, match=r"folder .*missing does not exist"):
         await value_of(storage)
     assert list(tmp_path.iterdir()) == []
@@ -623,7 +614,7 @@ async def test_a_url_can_have_options(tmp_path, statements):
 
 @pytest.mark.parametrize("name", ["bot#1.db", "bot?.db", "bot%20.db", "b ö t.db", "file:bot.db"])
 async def test_a_file_may_have_any_name(open_storage, tmp_path, name):
-    storage = open_storage(path=tmp_path / name)
+    storage = open_storage(tmp_path / name)
     await put(storage, "a", b"1")
     await storage.aclose()
     assert [file.name for file in tmp_path.iterdir()] == [name]
