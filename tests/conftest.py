@@ -1,6 +1,7 @@
 """How the tests are spread over processes, and what event loop they run on."""
 
 import os
+import signal
 
 from xdist.scheduler import LoadScopeScheduling
 
@@ -11,6 +12,10 @@ if os.environ.get("GRAMKEEP_TEST_LOOP") == "uvloop":
 
     def pytest_asyncio_loop_factories():
         return {"uvloop": uvloop.new_event_loop}
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in what a shell runs in the background. The programs that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:
