@@ -22,7 +22,7 @@ from gramkeep import Sessions, StorageUnavailable
 from gramkeep.testing import TelegramServer
 
 from .conftest import texts_of
-from .pages import ROOT, blocks
+from .pages import LAZY_SESSIONS, PARAMETERS, ROOT, SEVERAL_KINDS, blocks
 
 TESTED_ELSEWHERE = {
     "docs/testing.md": "tests/testing/telegram/test_guide.py",
@@ -142,22 +142,13 @@ async def test_the_shop_of_the_quickstart(run, talk, monkeypatch):
 @pytest.mark.parametrize(
     ("section", "conversation"),
     [
-        (
-            "Parameters",
-            {
-                "/count": "You have sent 1 commands",
-                "/count ": "You have sent 2 commands",
-                "/reset": "Forgotten",
-                "/count  ": "You have sent 1 commands",
-                "/ping": "pong",
-            },
-        ),
+        PARAMETERS,
         ("The name", {"x": "1, and the database session", "y": "2, and the database session"}),
-        ("Several kinds", {"x": "1 in this chat, 1 from you", "y": "2 in this chat, 2 from you"}),
+        SEVERAL_KINDS,
         ("Filters", {"a": "Hello", "b": "Hello", "c": "You again!"}),
         ("Middleware", {"a": "a", "b": "a, b"}),
         ("Error handlers", {"x": "0, ['ValueError']", "y": "0, ['ValueError', 'ValueError']"}),
-        ("Lazy sessions", {"x": "not counted", "count": "1", "count ": "not counted"}),
+        LAZY_SESSIONS,
     ],
 )
 async def test_the_bots_of_the_aiogram_page_answer_as_they_should(run, talk, section, conversation):

@@ -9,6 +9,7 @@ from telegram.ext import ApplicationBuilder
 from gramkeep.testing import TelegramServer
 
 from .conftest import Run, texts_of
+from .pages import LAZY_SESSIONS, SEVERAL_KINDS
 
 PAGE = "docs/integrations/ptb.md"
 
@@ -62,12 +63,12 @@ async def start(
             },
         ),
         ("Types", {"x": "1", "y": "2"}),
-        ("Several kinds", {"x": "1 in this chat, 1 from you", "y": "2 in this chat, 2 from you"}),
+        SEVERAL_KINDS,
         ("Groups of handlers", {"x": "1", "y": "2"}),
         ("Handlers that aren't waited for", {"x": "101", "y": "202"}),
         ("Error handlers", {"x": "0, ['ValueError']", "y": "0, ['ValueError', 'ValueError']"}),
         ("Jobs", {"x": "It is 101 now", "y": "It is 202 now"}),
-        ("Lazy sessions", {"x": "not counted", "count": "1", "count ": "not counted"}),
+        LAZY_SESSIONS,
     ],
 )
 async def test_the_bots_of_the_page_answer_as_they_should(start, telegram, section, conversation):

@@ -9,6 +9,7 @@ from integrations.drivers.handlers import until
 from integrations.drivers.pyrogram import Offline, new_message
 
 from .conftest import Run
+from .pages import AFTER_SAVING, LAZY_SESSIONS, PARAMETERS, SEVERAL_KINDS
 
 PAGE = "docs/integrations/pyrogram.md"
 
@@ -44,21 +45,12 @@ async def start(run: Run) -> AsyncIterator[Start]:
 @pytest.mark.parametrize(
     ("section", "conversation"),
     [
-        (
-            "Parameters",
-            {
-                "/count": "You have sent 1 commands",
-                "/count ": "You have sent 2 commands",
-                "/reset": "Forgotten",
-                "/count  ": "You have sent 1 commands",
-                "/ping": "pong",
-            },
-        ),
+        PARAMETERS,
         ("Texts", {"/note a": "1 notes", "/note b": "2 notes"}),
         ("Groups of handlers", {"x": "1", "y": "2"}),
         ("Error handlers", {"x": "0, ['ValueError']", "y": "0, ['ValueError', 'ValueError']"}),
-        ("Answer after saving", {"/pay": "100 is noted", "/pay ": "200 is noted"}),
-        ("Several kinds", {"x": "1 in this chat, 1 from you", "y": "2 in this chat, 2 from you"}),
+        AFTER_SAVING,
+        SEVERAL_KINDS,
         (
             "Plain functions",
             {
@@ -68,7 +60,7 @@ async def start(run: Run) -> AsyncIterator[Start]:
                 "z": "You have sent 1 messages",
             },
         ),
-        ("Lazy sessions", {"x": "not counted", "count": "1", "count ": "not counted"}),
+        LAZY_SESSIONS,
         (
             "Updates without a session",
             {"x": "UpdateNewMessage", "y": "UpdateNewMessage, UpdateNewMessage"},

@@ -10,6 +10,7 @@ from telebot import TeleBot, apihelper, asyncio_helper
 from gramkeep.testing import TelegramServer
 
 from .conftest import texts_of
+from .pages import AFTER_SAVING, LAZY_SESSIONS, PARAMETERS, SEVERAL_KINDS
 
 PAGE = "docs/integrations/telebot.md"
 
@@ -40,20 +41,11 @@ async def talk(bot):
 @pytest.mark.parametrize(
     ("section", "conversation"),
     [
-        (
-            "Parameters",
-            {
-                "/count": "You have sent 1 commands",
-                "/count ": "You have sent 2 commands",
-                "/reset": "Forgotten",
-                "/count  ": "You have sent 1 commands",
-                "/ping": "pong",
-            },
-        ),
-        ("Answer after saving", {"/pay": "100 is noted", "/pay ": "200 is noted"}),
-        ("Several kinds", {"x": "1 in this chat, 1 from you", "y": "2 in this chat, 2 from you"}),
+        PARAMETERS,
+        AFTER_SAVING,
+        SEVERAL_KINDS,
         ("Middlewares", {"a": "a", "b": "a, b"}),
-        ("Lazy sessions", {"x": "not counted", "count": "1", "count ": "not counted"}),
+        LAZY_SESSIONS,
         (
             "Threads",
             {

@@ -10,6 +10,7 @@ from integrations.drivers.telethon import Telegram
 from telethon.tl import types
 
 from .conftest import Run
+from .pages import AFTER_SAVING, LAZY_SESSIONS, PARAMETERS, SEVERAL_KINDS
 
 PAGE = "docs/integrations/telethon.md"
 
@@ -44,19 +45,10 @@ async def texts_of(telegram: Telegram, *written: str) -> list[str]:
 @pytest.mark.parametrize(
     ("section", "conversation"),
     [
-        (
-            "Parameters",
-            {
-                "/count": "You have sent 1 commands",
-                "/count ": "You have sent 2 commands",
-                "/reset": "Forgotten",
-                "/count  ": "You have sent 1 commands",
-                "/ping": "pong",
-            },
-        ),
-        ("Answer after saving", {"/pay": "100 is noted", "/pay ": "200 is noted"}),
-        ("Several kinds", {"x": "1 in this chat, 1 from you", "y": "2 in this chat, 2 from you"}),
-        ("Lazy sessions", {"x": "not counted", "count": "1", "count ": "not counted"}),
+        PARAMETERS,
+        AFTER_SAVING,
+        SEVERAL_KINDS,
+        LAZY_SESSIONS,
         ("Conversations", {"/name": "What is your name?", "Ada": "is called Ada"}),
     ],
 )
