@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 from integrations.drivers.handlers import until
+from integrations.drivers.telebot import Errors
 from integrations.watched_storage import WatchedStorage
-from telebot import ExceptionHandler, asyncio_helper
+from telebot import asyncio_helper
 from telebot.async_telebot import AsyncTeleBot
 from telebot.asyncio_handler_backends import (
     BaseMiddleware,
@@ -38,17 +39,6 @@ Polling = Callable[[AsyncTeleBot], AbstractAsyncContextManager[None]]
 class Counter:
     count: int = 0
     seen: list[str] = field(default_factory=list)
-
-
-class Errors(ExceptionHandler):
-    """Swallows what handlers raise, and keeps it."""
-
-    def __init__(self) -> None:
-        self.kept: list[Exception] = []
-
-    def handle(self, exception: Exception) -> bool:
-        self.kept.append(exception)
-        return True
 
 
 @pytest.fixture

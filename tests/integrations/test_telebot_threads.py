@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 from integrations.drivers.handlers import PATIENCE, until
+from integrations.drivers.telebot import Errors
 from integrations.watched_storage import WatchedStorage
-from telebot import ExceptionHandler, TeleBot, apihelper
+from telebot import TeleBot, apihelper
 from telebot.handler_backends import BaseMiddleware, ContinueHandling
 from telebot.types import Message, Update
 
@@ -44,17 +45,6 @@ Polling = Callable[[TeleBot], AbstractAsyncContextManager[None]]
 class Counter:
     count: int = 0
     seen: list[str] = field(default_factory=list)
-
-
-class Errors(ExceptionHandler):
-    """Swallows what handlers raise, and keeps it."""
-
-    def __init__(self) -> None:
-        self.kept: list[Exception] = []
-
-    def handle(self, exception: Exception) -> bool:
-        self.kept.append(exception)
-        return True
 
 
 @pytest.fixture

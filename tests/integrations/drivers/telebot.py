@@ -24,6 +24,17 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+class Errors(ExceptionHandler):
+    """Swallows what handlers raise, and keeps it."""
+
+    def __init__(self) -> None:
+        self.kept: list[Exception] = []
+
+    def handle(self, exception: Exception) -> bool:
+        self.kept.append(exception)
+        return True
+
+
 class Logging(ExceptionHandler):
     """Logs what handlers raise; telebot by itself tells less, or stops polling."""
 
