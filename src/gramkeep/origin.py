@@ -85,6 +85,15 @@ def _part(value: Any) -> str:
     return text.replace("%", "%25").replace(":", "%3A").replace("@", "%40")
 
 
+def person(user_id: int | None) -> int | None:
+    """Give the id of who acts, ``None`` where Telegram names a user who stands for many.
+
+    That is so for anonymous admins, for those who write as a channel, and for posts of a channel
+    that go on to its group: https://core.telegram.org/bots/api#message, of ``from``.
+    """
+    return None if user_id in _STAND_INS else user_id
+
+
 def require_key(key: str) -> str:
     """Give the key back if a session can have it; otherwise raise `ConfigurationError`."""
     if isinstance(key, str) and key and (key.isascii() or _is_utf8(key)):
@@ -137,6 +146,8 @@ async def _call(function: SessionKeyFunction, origin: Any) -> Any:
     key = function(origin)
     return await key if inspect.isawaitable(key) else key
 
+
+_STAND_INS = (1087968824, 136817688, 777000)  # GroupAnonymousBot, Channel_Bot, Telegram
 
 _IDS = ("bot_id", "chat_id", "user_id", "sender_id", "thread_id", "business_connection_id")
 
