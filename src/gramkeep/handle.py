@@ -70,6 +70,7 @@ class Session(Generic[T]):
         "_encoded",
         "_is_leased",
         "_is_new",
+        "_is_over",
         "_keeper",
         "_lock",
         "_mirror",
@@ -95,6 +96,7 @@ class Session(Generic[T]):
         self._asked = 0.0  # when it began to wait for its turn, on the monotonic clock
         self._is_leased = False  # this process may hold it in the storage
         self._lock: asyncio.Lock | None = None
+        self._is_over = False  # it is saved for the last time: nothing is to begin beside that
         self._refusal: Refusal | None = None  # why it can't be used
         self._mirror: Mirror | None = None
 
@@ -185,6 +187,8 @@ class Session(Generic[T]):
         """Let the tasks of one update use its handle one after the other."""
         if self._refusal is not None:
             raise self._refusal(self)
+        if self._is_over:
+            raise self._closed()
         if self._lock is None:
             self._lock = asyncio.Lock()
         return self._lock

@@ -23,6 +23,7 @@ from gramkeep.errors import (
     StorageUnavailable,
 )
 from gramkeep.handle import ASSIGNED, LOADED, UNREAD, Session, State
+from gramkeep.leases import NoLongerWanted
 from gramkeep.locks import HeldByThisTask, TicketReleased
 from gramkeep.options import SessionOptions, wants_origin
 from gramkeep.shared import shared_over
@@ -85,7 +86,7 @@ class Kind(Generic[T]):
         expected = ANY if session._state is UNREAD else _basis(session)
         if expected is WRITTEN_HERE:
             expected = await self._token_of_own(session)
-        if expected is not ABSENT:
+        if expected is not ABSENT or not session._is_leased:  # or somebody may have stored one
             await self.write({session: Put(session._stored_key, DELETE, expected)}, hold=True)
         session._become(None, initial)
 
@@ -107,6 +108,9 @@ class Kind(Generic[T]):
         is_used = session._state is not UNREAD or session._is_leased
         if session._ticket is not None and not is_used:
             self.release(session)
+            self.held.discard(session)
+            if self._free is not None:
+                self._tell_if_free()
 
     def release(self, session: Session[Any]) -> None:
         """Let the next update of this session's key in this process have its turn."""
@@ -119,9 +123,8 @@ class Kind(Generic[T]):
         session._refusal = Session._closed
         self.release(session)
         self.held.discard(session)
-        if self._free is not None and not self.held:
-            self._free.set()
-            self._free = None
+        if self._free is not None:
+            self._tell_if_free()
 
     async def wait_until_free(self) -> None:
         """Wait until no update holds a session, if one does."""
@@ -145,6 +148,7 @@ class Kind(Generic[T]):
             if not self._is_serial:
                 return True
             ticket = session._ticket = self.shared.queues.reserve(session._stored_key)
+            self.held.add(session)  # again, if its place was given up
         if self.lease_seconds is not None and not session._is_leased:
             session._asked = time.monotonic()
         return ticket.ahead is None
@@ -179,8 +183,14 @@ class Kind(Generic[T]):
         began = min(map(_ASKED, sessions))
         try:
             return await self.shared.leases.take(
-                keys, self.lease_seconds, began=began, timeout=self._lock_timeout
+                keys,
+                self.lease_seconds,
+                began=began,
+                timeout=self._lock_timeout,
+                is_wanted=lambda: sessions[0]._refusal is None,
             )
+        except NoLongerWanted:
+            raise sessions[0]._closed() from None
         except TimeoutError:
             raise SessionBusy(
                 key=keys[0], storage=self.storage_name, waited=self._lock_timeout
@@ -210,6 +220,15 @@ class Kind(Generic[T]):
                 loaded = await self._contents.initial(session._origin, key)
         if session._state is not unless:
             session._become(record, loaded)
+        return loaded
+
+    async def accept_stored(self, session: Session[Any], record: Record | None) -> Loaded:
+        """Make the data of what was read; of nothing, none, which any data is a change of."""
+        key = session._stored_key
+        loaded = None if record is None else await self.decode(key, record.value)
+        if loaded is None:
+            loaded = Loaded(None, (), is_new=True)
+        session._become(record, loaded)
         return loaded
 
     async def change_of(self, session: Session[Any]) -> Put | None:
@@ -295,6 +314,11 @@ class Kind(Generic[T]):
 
     # What these are made of.
 
+    def _tell_if_free(self) -> None:
+        if self._free is not None and not self.held:
+            self._free.set()
+            self._free = None
+
     def _difference(self, session: Session[Any]) -> Put | None:
         """Compare the data with what was loaded, and make bytes of it where it changed."""
         key, data, baselines = session._stored_key, session._data, session._baselines
@@ -356,22 +380,44 @@ def _once_more(session: Session[Any], put: Put, leased_until: float) -> Put:
 async def end(sessions: Iterable[Session[Any]]) -> None:
     """End the life of handles and their hold on their sessions, here and for other processes.
 
-    The sessions are of kinds in any storages.
+    The sessions are of kinds in any storages. What other tasks of the update still do with them
+    is waited for: it would claim again what was given up, or write what the next update has read.
     """
     held: dict[tuple[int, float], list[Session[Any]]] = {}
     sessions = list(sessions)
     for session in sessions:
-        kind = kind_of(session)
-        session._refusal = Session._closed
-        if session._is_leased and kind.lease_seconds is not None:
-            held.setdefault((id(kind.shared.leases), kind.lease_seconds), []).append(session)
+        session._refusal = Session._closed  # nothing more is begun,
+        if session._ticket is not None and session._ticket.ahead is not None:
+            kind_of(session).release(session)  # and no turn waited for
     try:
-        for (_, seconds), together in held.items():
-            keys = [session._stored_key for session in together]
-            await kind_of(together[0]).shared.leases.give_up(keys, seconds)
+        await _until_idle(sessions)
     finally:
-        for session in sessions:
-            kind_of(session).close(session)
+        try:
+            for session in sessions:
+                kind = kind_of(session)
+                if session._is_leased and kind.lease_seconds is not None:
+                    place = id(kind.shared.leases), kind.lease_seconds
+                    held.setdefault(place, []).append(session)
+            for (_, seconds), together in held.items():
+                keys = [session._stored_key for session in together]
+                await kind_of(together[0]).shared.leases.give_up(keys, seconds)
+        finally:
+            for session in sessions:
+                kind_of(session).close(session)
+
+
+async def _until_idle(sessions: Iterable[Session[Any]]) -> None:
+    """Wait until no task does anything with the sessions. Cancelling takes effect after it."""
+    cancelled: asyncio.CancelledError | None = None
+    for session in sessions:
+        while session._lock is not None and session._lock.locked():
+            try:
+                async with session._lock:
+                    break
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 def kind_of(session: Session[Any]) -> Kind[Any]:

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from typing import Any, Final
@@ -30,6 +30,10 @@ SHORTEST_PAUSE: Final = 0.001  # seconds before a busy session is asked for agai
 LONGEST_PAUSE: Final = 0.01  # growing with the time that was waited, as far as this
 
 log = logging.getLogger("gramkeep")
+
+
+class NoLongerWanted(Exception):
+    """The update that waited for keys is over."""
 
 
 class _Held(msgspec.Struct):
@@ -79,7 +83,13 @@ class Leases:
         self._loop = None
 
     async def take(
-        self, keys: Sequence[str], seconds: float, *, began: float, timeout: float
+        self,
+        keys: Sequence[str],
+        seconds: float,
+        *,
+        began: float,
+        timeout: float,
+        is_wanted: Callable[[], bool],
     ) -> list[Record | None]:
         """Read keys that are held from here on, waiting for those that another process holds.
 
@@ -87,7 +97,8 @@ class Leases:
         in which every update takes them: none waits for an earlier key while it holds a later
         one, so that two never wait for each other.
 
-        Raises `TimeoutError`, `StorageUnavailable`. Whatever it raises, the keys may be held.
+        Raises `TimeoutError`, `StorageUnavailable`, and `NoLongerWanted` where ``is_wanted`` says
+        so while it waits. Whatever it raises, the keys may be held.
         """
         if not self._late.is_idle:
             await self._late.drop(keys)
@@ -111,6 +122,8 @@ class Leases:
             ]
             if len(early) > free:
                 await self._give_up(early[free:], seconds)
+            if not is_wanted():
+                raise NoLongerWanted
             now = time.monotonic()
             if now - began > timeout:
                 raise TimeoutError

@@ -258,13 +258,14 @@ class _Opened(Session[T]):
         try:
             # What another process may have after it is given up with what is saved.
             if kind is None and self._lock is None:
+                self._is_over = True
                 await keeper.save(self, hold=False)
             elif kind is None:
                 async with self._alone():  # after what other tasks of this update do with it
                     await keeper.save(self, hold=False)
         finally:
             try:
-                if self._is_leased:
+                if self._is_leased or self._lock is not None:
                     await end([self])
             finally:
                 keeper.close(self)

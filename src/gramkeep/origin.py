@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -131,8 +132,11 @@ async def session_key(function: SessionKeyFunction, origin: Any) -> str:
         reason = f"get_session_key {_name(function)} returned an empty key"
         raise NoSessionKey(reason)
     if "None" in key:
-        again = str(await _call(function, _Blanked(origin)))
-        missing = [name for name in _IDS if _blank(name) in again]
+        missing = [name for name in _IDS if getattr(origin, name, origin) is None]
+        # A function that calculates with an id can't do that with the mark of a missing one.
+        with suppress(TypeError, ValueError, ArithmeticError, LookupError):
+            again = str(await _call(function, _Blanked(origin)))
+            missing = [name for name in missing if _blank(name) in again]
         if missing:
             reason = (
                 f"get_session_key {_name(function)} returned {key!r}, and the update has no "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from gramkeep.errors import GramkeepError, SessionConflict
+from gramkeep.errors import ConfigurationError, GramkeepError, SessionConflict
 from gramkeep.handle import Session
 from gramkeep.kind import Kind, end
 from gramkeep.origin import Origin, require_key
@@ -124,13 +125,13 @@ class StoredSessions(Generic[T]):
                 await self.kind.hold(session)
             records = await self.kind.read_held(*in_order)
             for session, record in zip(in_order, records, strict=True):
-                await self.kind.accept(session, record)
+                await self.kind.accept_stored(session, record)
             if old.is_new:
                 return False
             if new.is_new:
                 new.data = old.data
             elif self.options.merge is not None:
-                new.data = self.options.merge(old.data, new.data)
+                new.data = await self._merged(old, new)
             else:
                 log.warning(
                     "session %r in %s was not moved to %r, where another one is stored: both are "
@@ -148,6 +149,18 @@ class StoredSessions(Generic[T]):
             }
             await self.kind.write(changes)
             return True
+
+    async def _merged(self, old: Session[T], new: Session[T]) -> T:
+        assert self.options.merge is not None  # noqa: S101 - its caller has looked
+        merged: Any = self.options.merge(old.data, new.data)
+        data: T = await merged if inspect.isawaitable(merged) else merged
+        if data is None:
+            text = (
+                f"merge={self.options.merge!r} returned None for {old.key!r} and {new.key!r}; it "
+                "must return the data of the two. Both are kept"
+            )
+            raise ConfigurationError(text, key=new._stored_key, storage=self.storage.name)
+        return data
 
     async def move_chat(self, origin: Origin, old_chat_id: int, new_chat_id: int) -> int:
         """Move all sessions of a chat to its new id, and say how many there were.
@@ -188,7 +201,7 @@ class StoredSessions(Generic[T]):
                     (record,) = await self.kind.read_held(session)
                     if record is None:
                         continue
-                    loaded = await self.kind.accept(session, record)
+                    loaded = await self.kind.accept_stored(session, record)
                     is_sealed_as_now = self.kind.is_sealed_as_now(record)
                     if loaded.is_new or (is_sealed_as_now and not loaded.is_migrated):
                         report.current += 1

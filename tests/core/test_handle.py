@@ -430,12 +430,20 @@ async def test_clearing_twice_is_no_error(sessions, storage):
     assert await storage.value("a") is None
 
 
-async def test_clear_of_a_new_session_asks_the_storage_for_nothing(sessions, storage):
+async def test_clear_of_a_new_session_leaves_nothing(sessions, storage):
     async with sessions.open("a") as session:
         session.data.count = 5
         await session.clear()
         assert session.data == Counter(0)
-    assert storage.puts == []
+    assert await storage.value("a") is None
+
+
+async def test_clear_of_a_new_session_is_refused_where_another_writer_stored_one(sessions, storage):
+    async with sessions.open("a") as session:
+        await storage.place("a", b'{"count":5}')
+        with pytest.raises(SessionConflict):
+            await session.clear()
+    assert await storage.value("a") == b'{"count":5}'
 
 
 async def test_clear_drops_a_session_that_can_not_be_read(lazy, storage):

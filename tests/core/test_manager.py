@@ -5,6 +5,7 @@ import gc
 import logging
 import math
 import weakref
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -303,6 +304,111 @@ async def test_an_update_cancelled_while_it_saves_frees_the_session(sessions, st
     assert task.cancelled()
     go.set()
     await asyncio.wait_for(next_one, 5)
+    assert await reopens(sessions) == Counter(1)
+
+
+# Tasks of an update that go on after it.
+
+
+async def fail_soon():
+    await settle()
+    raise OSError
+
+
+@pytest.mark.parametrize("use", ["load", "save", "clear", "reload"])
+async def test_the_next_update_begins_when_what_a_failed_one_still_does_is_done(
+    sessions, storage, use
+):
+    await add_one(sessions, "a")
+    lazy = use == "load"
+    steps = []
+
+    async def held_up():
+        steps.append("begins")
+        await asyncio.sleep(0.05)
+        steps.append("ends")
+
+    async def next_one():
+        async with sessions.open("a") as session:
+            steps.append("next")
+            session.data.count += 10
+
+    with pytest.raises(OSError):
+        async with sessions.open("a", lazy=lazy) as session:
+            storage.before_get = storage.before_put = held_up
+            waiting = asyncio.create_task(next_one())
+            if not lazy:
+                session.data.count = 5
+            await asyncio.gather(session if lazy else getattr(session, use)(), fail_soon())
+    storage.before_get = storage.before_put = None
+    await waiting
+    assert steps[:3] == ["begins", "ends", "begins"] or steps[:3] == ["begins", "ends", "next"]
+
+
+@pytest.mark.parametrize("use", ["load", "save", "clear", "reload"])
+async def test_what_a_failed_update_still_does_holds_nothing_from_other_processes(tmp_path, use):
+    path = tmp_path / "bot.db"
+    async with aclosing(SQLiteStorage(path)) as storage, aclosing(SQLiteStorage(path)) as theirs:
+        sessions = Sessions(initial=Counter, storage=storage, lazy=use == "load")
+        others = Sessions(initial=Counter, storage=theirs, lock_timeout=0.5)
+        await add_one(sessions, "a")
+        with pytest.raises(OSError):
+            async with sessions.open("a") as session:
+                used = session if use == "load" else getattr(session, use)()
+                await asyncio.gather(used, fail_soon())
+        await add_one(others, "a")
+
+
+async def test_a_task_that_is_left_behind_holds_nothing_from_other_processes(tmp_path):
+    path = tmp_path / "bot.db"
+    async with aclosing(SQLiteStorage(path)) as storage, aclosing(SQLiteStorage(path)) as theirs:
+        sessions = Sessions(initial=Counter, storage=storage)
+        others = Sessions(initial=Counter, storage=theirs, lock_timeout=0.5)
+        async with sessions.open("a") as session:
+            session.data.count = 1
+            left_behind = asyncio.create_task(session.reload())
+        with pytest.raises(SessionClosed):
+            await left_behind
+        await add_one(others, "a")
+        assert await sessions.get("a") == Counter(2)
+
+
+async def test_a_task_whose_update_is_over_does_not_wait_on_for_another_process(tmp_path):
+    path = tmp_path / "bot.db"
+    async with aclosing(SQLiteStorage(path)) as storage, aclosing(SQLiteStorage(path)) as theirs:
+        sessions = Sessions(initial=Counter, storage=storage, lazy=True)
+        async with Sessions(initial=Counter, storage=theirs).open("a"), asyncio.timeout(10):
+            with pytest.raises(OSError):
+                async with sessions.open("a") as session:
+                    loading = asyncio.ensure_future(session)
+                    await asyncio.sleep(0.1)
+                    raise OSError
+            with pytest.raises(SessionClosed):
+                await loading
+
+
+async def test_an_update_that_is_cancelled_while_another_task_of_it_saves_ends_after_that(
+    sessions, storage
+):
+    storage.before_put, entered, go = gate()
+
+    async def update():
+        async with sessions.open("a") as session:
+            session.data.count = 1
+            saving.append(asyncio.create_task(session.save()))
+            await asyncio.sleep(60)
+
+    saving = []
+    task = asyncio.create_task(update())
+    await entered.wait()
+    for _ in range(3):
+        task.cancel()
+        await settle()
+    assert not task.done()
+    go.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    await saving[0]
     assert await reopens(sessions) == Counter(1)
 
 
@@ -765,6 +871,17 @@ async def test_closing_lets_updates_come_in_that_were_just_dispatched(sessions):
     await sessions.aclose()
     assert task.done()
     assert task.exception() is None
+
+
+async def test_closing_does_not_wait_for_an_update_that_gave_its_place_up(sessions):
+    async with sessions.open("a", lazy=True) as session:
+        sessions.reserve(session)
+        sessions.withdraw(session)
+        async with asyncio.timeout(5):
+            await sessions.drain()
+        await session  # it changes its mind
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(sessions.drain(), 0.05)
 
 
 async def test_closing_does_not_wait_for_ever_and_names_the_sessions(sessions, storage, caplog):

@@ -15,7 +15,7 @@ from gramkeep import (
     per_user,
     per_user_in_chat,
 )
-from gramkeep.origin import session_key
+from gramkeep.origin import person, session_key
 
 
 @pytest.mark.parametrize(
@@ -219,3 +219,15 @@ async def test_a_key_of_half_characters_is_refused():
 def test_an_origin_can_not_be_changed():
     with pytest.raises(AttributeError):
         Origin(chat_id=42).chat_id = 43
+
+
+async def test_a_key_that_is_calculated_of_a_missing_id_is_no_key():
+    with pytest.raises(NoSessionKey, match="no chat_id and no user_id"):
+        await session_key(lambda o: f"{o.chat_id}:{abs(o.user_id or 0)}", Origin(bot_id=1))
+
+
+@pytest.mark.parametrize("user_id", [1087968824, 136817688, 777000])
+def test_a_user_who_stands_for_many_is_nobody(user_id):
+    assert person(user_id) is None
+    assert person(7) == 7
+    assert person(None) is None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from gramkeep import (
+    ConfigurationError,
     MemorySessionStorage,
     Origin,
     SessionOptions,
@@ -119,6 +120,49 @@ async def test_move_onto_data_merges_where_a_function_says_how(storage):
     await fill(sessions, a=1, b=2)
     assert await sessions.move("a", "b")
     assert await contents(sessions) == {"b": 3}
+
+
+async def test_move_onto_data_merges_by_an_async_function(storage):
+    async def merge(old, new):
+        await asyncio.sleep(0)
+        return Counter(old.count + new.count)
+
+    sessions = Sessions(initial=Counter, storage=storage, merge=merge)
+    await fill(sessions, a=1, b=2)
+    assert await sessions.move("a", "b")
+    assert await contents(sessions) == {"b": 3}
+
+
+async def test_a_merge_that_returns_nothing_is_refused_and_both_are_kept(storage):
+    sessions = Sessions(initial=Counter, storage=storage, merge=lambda old, new: None)
+    await fill(sessions, a=1, b=2)
+    with pytest.raises(ConfigurationError, match="returned None for 'a' and 'b'; it must return"):
+        await sessions.move("a", "b")
+    assert await contents(sessions) == {"a": 1, "b": 2}
+
+
+async def test_move_asks_for_no_initial_value_and_moves_what_equals_one(storage):
+    def initial(origin) -> Counter:
+        return Counter(origin.event.count)  # there is no event when a session moves
+
+    sessions = Sessions(initial=initial, storage=storage)
+    event = Origin(event=Counter(0))
+    async with sessions.open("a", origin=event) as opened:
+        opened.data.count = 5
+    async with sessions.open("a", origin=event) as opened:
+        opened.data.count = 0
+    assert await sessions.move("a", "b")
+    assert await contents(sessions) == {"b": 0}
+
+
+async def test_migrating_all_asks_for_no_initial_value(storage):
+    def initial(origin) -> Counter:
+        return Counter(origin.event.count)
+
+    await storage.put([Put("a", b'{"__d":{"count":1},"e":1}', ANY)])
+    sessions = Sessions(initial=initial, storage=storage)
+    report = await sessions.migrate_all()
+    assert (report.migrated, report.failed) == (0, {})
 
 
 async def test_move_waits_for_the_updates_that_hold_either_session(storage):
