@@ -147,6 +147,7 @@ async def test_the_shop_of_the_quickstart(run, talk, monkeypatch):
         SEVERAL_KINDS,
         ("Filters", {"a": "Hello", "b": "Hello", "c": "You again!"}),
         ("Middleware", {"a": "a", "b": "a, b"}),
+        ("Middleware that catches errors", {"x": "1", "y": "2"}),
         ("Error handlers", {"x": "0, ['ValueError']", "y": "0, ['ValueError', 'ValueError']"}),
         LAZY_SESSIONS,
     ],

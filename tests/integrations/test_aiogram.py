@@ -20,14 +20,28 @@ from aiogram.dispatcher.event.bases import CancelHandler, SkipHandler
 from aiogram.filters import Command, Filter, and_f, or_f
 from aiogram.fsm.context import FSMContext
 from aiogram.methods import SendMessage
-from aiogram.types import ErrorEvent, Message
+from aiogram.types import (
+    CallbackQuery,
+    ErrorEvent,
+    InlineKeyboardButton,
+    InlineKeyboardMarkup,
+    Message,
+)
 from aiogram.webhook.aiohttp_server import SimpleRequestHandler, setup_application
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from integrations.drivers.handlers import until
 from integrations.watched_storage import WatchedStorage
 
-from gramkeep import Origin, Session, per_chat, per_user
+from gramkeep import (
+    ConfigurationError,
+    NoSessionKey,
+    Origin,
+    Session,
+    SessionClosed,
+    per_chat,
+    per_user,
+)
 from gramkeep.integrations.aiogram import session
 from gramkeep.testing import TelegramServer
 
@@ -592,3 +606,342 @@ async def test_the_same_update_delivered_twice_is_handled_in_turn(
         await ada.write("x")
         texts = [answer.text for answer in await ada.answers(2)]
     assert texts == ["1", "2"]
+
+
+async def test_a_group_keeps_its_session_where_no_handler_takes_messages(
+    telegram, polling, dispatcher, storage
+):
+    session(initial=Counter, storage=storage).setup(dispatcher)
+
+    @dispatcher.callback_query()
+    async def count(query: CallbackQuery, session: Counter) -> None:
+        session.count += 1
+        await query.answer(str(session.count))
+
+    button = InlineKeyboardButton(text="Count", callback_data="count")
+    keyboard = InlineKeyboardMarkup(inline_keyboard=[[button]])
+    ada = telegram.user("Ada")
+    group = telegram.group("Friends", members=[ada])
+    async with polling(dispatcher) as bot:
+        await telegram.bot_listening()
+        for expected in ("1", "2"):
+            await bot.send_message(group.id, "Count?", reply_markup=keyboard)
+            query = await ada.press((await telegram.answers(1))[0], "count")
+            assert (await query.answered())["text"] == expected
+            if expected == "1":
+                group = await group.upgrade(by=ada)
+    assert {key async for key in storage.scan()} == {str(group.id)}
+
+
+async def catch(handler: Any, event: Any, data: dict[str, Any]) -> Any:
+    """Catch what a handler raises, as middlewares of users do."""
+    try:
+        return await handler(event, data)
+    except (ValueError, TimeoutError):
+        await data["bot"].send_message(data["event_chat"].id, "sorry")
+
+
+async def catch_late(handler: Any, event: Any, data: dict[str, Any]) -> Any:
+    async def within(event: Any, data: dict[str, Any]) -> Any:
+        return await asyncio.wait_for(handler(event, data), 0.05)
+
+    return await catch(within, event, data)
+
+
+@pytest.mark.parametrize("catching", [catch, catch_late])
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda dispatcher, router: dispatcher.message.middleware,
+        lambda dispatcher, router: dispatcher.message.outer_middleware,
+        lambda dispatcher, router: dispatcher.update.middleware,
+        lambda dispatcher, router: dispatcher.update.outer_middleware,
+        lambda dispatcher, router: router.message.middleware,
+        lambda dispatcher, router: router.message.outer_middleware,
+    ],
+    ids=["inner", "outer", "inner of updates", "outer of updates", "router", "outer of router"],
+)
+async def test_a_failed_handler_changes_nothing_where_a_middleware_catches_the_error(
+    telegram, polling, dispatcher, storage, place, catching
+):
+    session(initial=Counter, storage=storage).setup(dispatcher)
+    router = Router()
+    dispatcher.include_router(router)
+    place(dispatcher, router)(catching)
+
+    @router.message(F.text == "fail")
+    async def fail(message: Message, session: Counter) -> None:
+        session.count = 1000
+        if catching is catch_late:
+            await asyncio.sleep(5)
+        raise ValueError("on purpose")
+
+    @router.message()
+    async def count(message: Message, session: Counter) -> SendMessage:
+        session.count += 1
+        return message.answer(str(session.count))
+
+    ada = telegram.user("Ada")
+    async with polling(dispatcher):
+        for text, expected in (("fail", "sorry"), ("x", "1")):
+            await ada.write(text)
+            assert (await ada.next_answer()).text == expected
+    assert (await stored(storage, str(ada.id)))["count"] == 1
+
+
+async def test_a_failed_middleware_changes_nothing_where_another_one_catches_the_error(
+    telegram, polling, dispatcher, storage
+):
+    session(initial=Counter, storage=storage).setup(dispatcher)
+    dispatcher.message.outer_middleware(catch)
+
+    @dispatcher.message.middleware()
+    async def fail_afterwards(handler, event, data):
+        await handler(event, data)
+        raise ValueError("on purpose")
+
+    @dispatcher.message()
+    async def count(message: Message, session: Counter) -> None:
+        session.count += 1
+
+    ada = telegram.user("Ada")
+    async with polling(dispatcher):
+        await ada.write("x")
+        assert (await ada.next_answer()).text == "sorry"
+        await telegram.drained()
+    assert await stored(storage, str(ada.id)) is None
+
+
+@pytest.mark.parametrize("is_lazy", [False, True])
+@pytest.mark.parametrize("level", ["message", "update"])
+@pytest.mark.parametrize("place", ["middleware", "outer_middleware"])
+async def test_a_handler_that_is_called_again_after_it_failed_gets_its_sessions_anew(
+    telegram, polling, dispatcher, storage, place, level, is_lazy
+):
+    session(initial=Counter, storage=storage, lazy=is_lazy).setup(dispatcher)
+    calls: list[str] = []
+
+    @getattr(dispatcher.observers[level], place)()
+    async def try_twice(handler, event, data):
+        try:
+            return await handler(event, data)
+        except ValueError:
+            return await handler(event, data)
+
+    async def is_right(message: Message, session_handle: Session[Counter]) -> bool:
+        return (await session_handle).count == int(message.text)
+
+    @dispatcher.message(is_right)
+    async def count(message: Message, session_handle: Session[Counter]) -> SendMessage:
+        counter = await session_handle
+        before = counter.count
+        counter.seen.append(message.text)
+        await asyncio.sleep(0.001)
+        counter.count = before + 1
+        calls.append(message.text)
+        if len(calls) % 2:
+            raise ValueError("on purpose")
+        return message.answer(str(counter.count))
+
+    ada = telegram.user("Ada")
+    async with polling(dispatcher):
+        for number in range(10):
+            await ada.write(str(number))
+            await ada.next_answer()
+    kept = await stored(storage, str(ada.id))
+    assert kept == {"count": 10, "seen": [str(number) for number in range(10)]}
+
+
+async def test_a_handler_to_which_a_middleware_passes_a_failed_update_on_gets_a_session_anew(
+    telegram, polling, dispatcher, storage
+):
+    session(initial=Counter, storage=storage).setup(dispatcher)
+
+    @dispatcher.message.middleware()
+    async def pass_on(handler, event, data):
+        try:
+            return await handler(event, data)
+        except ValueError as error:
+            raise SkipHandler from error
+
+    @dispatcher.message()
+    async def fail(message: Message, session: Counter) -> None:
+        session.seen.append("failed")
+        raise ValueError("on purpose")
+
+    @dispatcher.message()
+    async def note(message: Message, session: Counter) -> SendMessage:
+        session.seen.append("noted")
+        return message.answer("noted")
+
+    ada = telegram.user("Ada")
+    async with polling(dispatcher):
+        await ada.write("x")
+        await ada.next_answer()
+    assert (await stored(storage, str(ada.id)))["seen"] == ["noted"]
+
+
+async def test_a_middleware_cant_use_the_session_of_a_handler_that_failed(
+    telegram, polling, dispatcher, storage
+):
+    session(initial=Counter, storage=storage).setup(dispatcher)
+
+    @dispatcher.message.middleware()
+    async def note(handler, event, data):
+        try:
+            return await handler(event, data)
+        except ValueError:
+            (await data["session_handle"]).seen.append("failed")
+
+    @dispatcher.message()
+    async def fail(message: Message, session: Counter) -> None:
+        raise ValueError("on purpose")
+
+    @dispatcher.errors()
+    async def tell(event: ErrorEvent) -> SendMessage:
+        return event.update.message.answer(type(event.exception).__name__)
+
+    ada = telegram.user("Ada")
+    async with polling(dispatcher):
+        await ada.write("x")
+        assert (await ada.next_answer()).text == SessionClosed.__name__
+    assert storage.writes == []
+
+
+async def test_a_handler_that_begins_after_its_update_is_over_is_told_so_and_holds_nobody_up(
+    telegram, polling, dispatcher, storage
+):
+    session(initial=Counter, storage=storage, lock_timeout=20).setup(dispatcher)
+    tasks: list[asyncio.Task[Any]] = []
+
+    @dispatcher.message.middleware()
+    async def dont_wait(handler, event, data):
+        if event.text != "later":
+            return await handler(event, data)
+
+        async def call_later() -> Any:
+            await asyncio.sleep(0.05)
+            return await handler(event, data)
+
+        tasks.append(asyncio.create_task(call_later()))
+        return None
+
+    @dispatcher.message()
+    async def count(message: Message, session: Counter) -> SendMessage:
+        session.count += 1
+        return message.answer(str(session.count))
+
+    ada = telegram.user("Ada")
+    async with polling(dispatcher):
+        await ada.write("later")
+        await until(lambda: tasks and tasks[0].done())
+        assert isinstance(tasks[0].exception(), SessionClosed)
+        await ada.write("x")
+        assert (await ada.next_answer()).text == "1"
+
+
+async def test_filters_of_error_handlers_get_the_session_too(
+    telegram, polling, dispatcher, storage
+):
+    two_kinds(dispatcher, storage)
+
+    async def has_failed_before(event: ErrorEvent, chat: Counter) -> bool:
+        return chat.count > 0
+
+    @dispatcher.message()
+    async def fail(message: Message, chat: Counter, user: Counter) -> None:
+        chat.count = user.count = 1000
+        raise ValueError("on purpose")
+
+    @dispatcher.errors(has_failed_before)
+    async def note_again(event: ErrorEvent, user: Counter) -> SendMessage:
+        user.seen.append("again")
+        return event.update.message.answer("again")
+
+    @dispatcher.errors()
+    async def note(event: ErrorEvent, chat: Counter) -> SendMessage:
+        chat.count += 1
+        return event.update.message.answer("noted")
+
+    ada = telegram.user("Ada")
+    async with polling(dispatcher):
+        for expected in ("noted", "again", "again"):
+            await ada.write("x")
+            assert (await ada.next_answer()).text == expected
+    assert await stored(storage, f"chat:{ada.id}") == {"count": 1, "seen": []}
+    assert await stored(storage, f"user:{ada.id}") == {"count": 0, "seen": ["again"] * 2}
+
+
+async def test_error_handlers_get_the_session_also_if_a_middleware_before_it_failed(
+    telegram, polling, dispatcher, storage
+):
+    @dispatcher.update.outer_middleware()
+    async def fail(handler, event, data):
+        raise ValueError("on purpose")
+
+    session(initial=Counter, storage=storage).setup(dispatcher)
+
+    @dispatcher.errors()
+    async def note(event: ErrorEvent, session: Counter) -> SendMessage:
+        session.count += 1
+        return event.update.message.answer(str(session.count))
+
+    ada = telegram.user("Ada")
+    async with polling(dispatcher):
+        await telegram.bot_listening()
+        await ada.write("x")
+        assert (await ada.next_answer()).text == "1"
+
+
+@pytest.mark.parametrize("wrong", [Router(), Bot("42:x"), Dispatcher, None])
+def test_sessions_are_set_up_on_a_dispatcher_and_on_nothing_else(wrong):
+    with pytest.raises(ConfigurationError, match=r"setup\(.*\): .* on the Dispatcher"):
+        session(initial=Counter, storage="memory://").setup(wrong)
+
+
+@pytest.mark.parametrize(
+    "stand_in", [1087968824, 136817688, 777000], ids=["anonymous", "channel", "forwarded"]
+)
+async def test_users_who_stand_for_many_share_no_session(
+    telegram, polling, dispatcher, storage, stand_in
+):
+    session(initial=Counter, storage=storage, get_session_key=per_user).setup(dispatcher)
+    refused: list[str] = []
+
+    @dispatcher.message()
+    async def count(message: Message, session: Counter) -> None:
+        try:
+            session.count += 1
+        except NoSessionKey as error:
+            refused.append(str(error))
+
+    ada = telegram.user("Ada")
+    group = telegram.supergroup("Friends", members=[ada])
+    sender = {"id": stand_in, "is_bot": True, "first_name": "Many"}
+    async with polling(dispatcher):
+        await ada.write("x", chat=group, fields={"from": sender, "sender_chat": group.api()})
+        await ada.write("x", chat=group)
+        await telegram.drained()
+    assert len(refused) == 1
+    assert "without user_id" in refused[0]
+    assert {key async for key in storage.scan()} == {str(ada.id)}
+
+
+async def test_a_handler_that_stops_the_bot_without_awaiting_it_finishes_first(
+    telegram, bot, dispatcher, storage
+):
+    session(initial=Counter, storage=storage).setup(dispatcher)
+
+    @dispatcher.message()
+    async def stop(message: Message, session: Counter) -> None:
+        session.count += 1
+        tasks.append(asyncio.create_task(dispatcher.stop_polling()))
+        await asyncio.sleep(0.05)
+        session.count += 1
+
+    tasks: list[asyncio.Task[None]] = []
+    ada = telegram.user("Ada")
+    await ada.write("x")
+    async with asyncio.timeout(10):
+        await dispatcher.start_polling(bot, polling_timeout=1, handle_signals=False)
+    assert (await stored(storage, str(ada.id)))["count"] == 2
