@@ -40,6 +40,11 @@ class Calls:
             self.claim = storage.claim  # type: ignore[method-assign]
             self.put = storage.put  # type: ignore[method-assign]
 
+    def disown(self) -> None:
+        """Begin anew, in a forked child: what is under way is the parent's."""
+        self._lanes.clear()
+        self._waited.clear()
+
     def get(self, keys: Sequence[str]) -> Coroutine[Any, Any, list[Record | None]]:
         """Read several keys; see `Storage.get`."""
         lane = self._lanes.get("get")

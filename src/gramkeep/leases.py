@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from typing import Any, Final
-from weakref import WeakSet
 
 import msgspec
 
@@ -63,7 +62,6 @@ class Leases:
         self._timer: asyncio.TimerHandle | None = None
         self._shortest = 0.0  # seconds, of the leases for which the timer was set
         self._loop: asyncio.AbstractEventLoop | None = None
-        _all.add(self)
 
     def lease(self, seconds: float) -> Lease:
         """Give what the storage is told with a call of this process."""
@@ -246,15 +244,3 @@ class Leases:
                 del self._held[key]
             else:
                 held.until = asked + seconds
-
-
-_all: WeakSet[Leases] = WeakSet()
-
-
-def _disown_all() -> None:
-    for leases in _all:
-        leases.disown()
-
-
-if hasattr(os, "register_at_fork"):  # to ask for the process's id each time takes longer
-    os.register_at_fork(after_in_child=_disown_all)

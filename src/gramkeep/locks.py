@@ -33,6 +33,11 @@ class KeyLocks:
         """Return how many keys are in use."""
         return len(self._last)
 
+    def disown(self) -> None:
+        """Begin anew, in a forked child: whoever stands in the queues does so in the parent."""
+        self._last = {}  # another one, as tickets that were inherited may still leave theirs
+        self.loop = None  # or its tasks would be found running there
+
     def reserve(self, key: str) -> Ticket:
         """Take a place in the queue of ``key``, at once; `Ticket.wait` then waits for the turn."""
         # To ask which loop runs takes longer than all the rest here, before Python 3.12.

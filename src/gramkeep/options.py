@@ -63,7 +63,8 @@ class SessionOptions(Generic[T]):
       their order, on plain decoded data, whenever it is loaded, until the session is saved in its
       new form. What is stored without a version is older than all. May be async.
     - ``merge``: old and new data -> data, where a session moves to a key that has one already, as
-      when a group becomes a supergroup in which the bot was used. By default both are kept.
+      when a group becomes a supergroup in which the bot was used. May be async. By default both
+      are kept.
     - ``codec`` writes sessions down.
     - ``isolation``: ``"serial"``, one update at a time per key, or ``"optimistic"``, no lock, and
       a `SessionConflict` where two meet.
@@ -84,7 +85,7 @@ class SessionOptions(Generic[T]):
     ttl: Lifetime | None = None
     refresh_ttl: Literal["write", "access"] = "write"
     migrations: Migrations | None = None
-    merge: Callable[[T, T], T] | None = None
+    merge: Callable[[T, T], T | Awaitable[T]] | None = None
     codec: Codec = JSONCodec()  # noqa: RUF009 - it has no state to share
     isolation: Isolation = "serial"
     lock_timeout: Lifetime = 60.0
@@ -97,12 +98,17 @@ class SessionOptions(Generic[T]):
             if not callable(value) and not (value is None and name != "get_session_key"):
                 text = f"{name}={value!r} can't be called; pass a class or a function"
                 raise ConfigurationError(text)
-        for name, value in (("prefix", self.prefix or ""), ("key", self.key)):
-            if not isinstance(value, str):
+        for name, value in (("prefix", self.prefix), ("key", self.key)):
+            if not isinstance(value, str) and not (value is None and name == "prefix"):
                 text = f"{name}={value!r} must be a string"
                 raise ConfigurationError(text)
+        if self.prefix:
+            _check_prefix(self.prefix)
         if not self.key.isidentifier() or keyword.iskeyword(self.key):
             text = f"key={self.key!r} can't be a handler's parameter; use a Python identifier"
+            raise ConfigurationError(text)
+        if not isinstance(self.lazy, bool):
+            text = f"lazy={self.lazy!r} must be True or False"
             raise ConfigurationError(text)
         for name, choices in (
             ("isolation", ("serial", "optimistic")),
@@ -147,11 +153,26 @@ class SessionOptions(Generic[T]):
         return StateCodec(self.codec, data_type, self.migrations)
 
 
+def _check_prefix(prefix: str) -> None:
+    try:
+        prefix.encode()
+    except UnicodeEncodeError:
+        text = f"prefix={prefix!r} can't begin a key: it must be a string of whole characters"
+        raise ConfigurationError(text) from None
+
+
 def wants_origin(initial: Callable[..., Any] | None) -> bool:
     """Whether ``initial`` takes the update's origin: it has a parameter without a default."""
     if initial is None or isinstance(initial, type) or typing.get_origin(initial):
         return False
-    required = _required_parameters(initial)
+    try:
+        required = _required_parameters(initial)
+    except ValueError as error:
+        text = (
+            f"initial={initial!r} doesn't say what arguments it takes: pass a function that calls "
+            "it, such as lambda: make()"
+        )
+        raise ConfigurationError(text) from error
     by_name = [name for name, kind in required.items() if kind is inspect.Parameter.KEYWORD_ONLY]
     if len(required) > 1 or by_name:
         text = (

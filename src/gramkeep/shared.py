@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from weakref import WeakValueDictionary
 
 from gramkeep.calls import Calls
@@ -19,6 +20,12 @@ class Shared:
         self.leases = Leases(self.calls, self.queues, storage.name)
         self._storage = storage  # while this lives its id is its own
 
+    def disown(self) -> None:
+        """Begin anew, in a forked child: what the parent's updates hold is another's."""
+        self.queues.disown()
+        self.calls.disown()
+        self.leases.disown()
+
 
 # By identity, as a storage may compare by value.
 _shared: WeakValueDictionary[int, Shared] = WeakValueDictionary()
@@ -30,3 +37,12 @@ def shared_over(storage: Storage) -> Shared:
     if shared is None:
         shared = _shared[id(storage)] = Shared(storage)
     return shared
+
+
+def _disown_all() -> None:
+    for shared in _shared.values():
+        shared.disown()
+
+
+if hasattr(os, "register_at_fork"):  # to ask for the process's id each time takes longer
+    os.register_at_fork(after_in_child=_disown_all)

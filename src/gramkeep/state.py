@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import is_dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -22,6 +23,10 @@ from gramkeep.envelope import (
     is_expired,
 )
 from gramkeep.errors import NewerSessionVersion, SessionDecodeError, SessionEncodeError
+
+# Where the data is in an envelope, the field's name as values or as bytes have it.
+_IN_PATH: Final = re.compile(rf"^\$\.(?:{MARK}|data)(?![^.\[])")
+_IN_REASON: Final = re.compile(rf"in `\$\.{MARK}(?=[`.\[])")
 
 Initial: TypeAlias = Callable[[Any], Any]  # of the update's origin; may be async
 
@@ -154,7 +159,12 @@ class StateCodec:
     def encode(self, value: Any, key: str) -> bytes:
         """Make bytes of the state. Raises `CodecError`."""
         codec, value = self._form(value)
-        return codec.encode(value, key)
+        try:
+            return codec.encode(value, key)
+        except CodecError as error:
+            if codec is self._bare:
+                raise
+            raise _of_the_data(error) from error
 
     def check(self, value: Any, encoded: bytes, key: str) -> None:
         """Make sure that ``encoded`` will load as ``value``. Raises `CodecError`."""
@@ -162,6 +172,8 @@ class StateCodec:
         try:
             codec.check(value, encoded, key)
         except CodecError as error:
+            if codec is self._bare:
+                raise
             raise _of_the_data(error) from error
 
     def is_same(self, value: Any, encoded: bytes, stored: bytes, key: str) -> bool:
@@ -270,7 +282,4 @@ def _is_class_of_objects(data_type: Any) -> bool:
 
 def _of_the_data(error: CodecError) -> CodecError:
     """Name the place in the data, not in its envelope."""
-    for root in (f"$.{MARK}", "$.data"):
-        if error.path.startswith(root):
-            return CodecError(error.reason, "$" + error.path[len(root) :])
-    return error
+    return CodecError(_IN_REASON.sub("in `$", error.reason), _IN_PATH.sub("$", error.path))

@@ -190,11 +190,12 @@ class Storage(ABC):
         """Store a JSON value, whatever was there; without a lifetime, unless storages add one.
 
         Raises `SessionEncodeError` for a value that JSON can't hold, or would bring back as
-        another (a tuple as a list), `StorageUnavailable`.
+        another (a tuple as a list, an `IntEnum` as an int), `StorageUnavailable`.
         """
         try:
             encoded = msgspec.json.encode(value)
-            is_kept = msgspec.json.decode(encoded) == value
+            back = msgspec.json.decode(encoded)
+            is_kept = back == value and _is_of_its_types(value, back)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             reason = f"it has no JSON form ({str(error) or type(error).__name__})"
             raise SessionEncodeError(key=key, storage=self.name, path="$", reason=reason) from error
@@ -271,6 +272,15 @@ class StorageAdapter(Protocol[T]):
     def delete(self, key: str, /) -> object:
         """Remove what is stored under ``key``. May be awaitable."""
         ...
+
+
+def _is_of_its_types(value: Any, equal: Any) -> bool:
+    """Whether equal values are of the same types too, which an `IntEnum` and an int are not."""
+    if type(value) is not type(equal):
+        return False
+    if isinstance(value, dict):
+        return all(type(key) is str and _is_of_its_types(value[key], equal[key]) for key in value)
+    return not isinstance(value, list) or all(map(_is_of_its_types, value, equal))
 
 
 async def paged(items: AsyncIterator[T]) -> AsyncIterator[list[T]]:

@@ -166,6 +166,12 @@ def test_keys_must_be_a_list(keys):
         EncryptedCodec(keys)
 
 
+@pytest.mark.parametrize("accept_plain", ["no", "", None, 0, 1, []])
+def test_whether_plain_sessions_are_accepted_is_true_or_false(accept_plain):
+    with pytest.raises(ConfigurationError, match=r"accept_plain=.* must be True or False"):
+        EncryptedCodec([EncryptedCodec.generate_key()], accept_plain=accept_plain)
+
+
 def test_no_key_shows_in_what_is_printed():
     codec = EncryptedCodec([NEW])
     for text in (repr(codec), str(vars(codec)), repr(codec.bind(Note))):

@@ -1,6 +1,7 @@
 """Calls that are made while others are under way go together, and each has its own outcome."""
 
 import asyncio
+import os
 from dataclasses import dataclass
 
 import pytest
@@ -247,6 +248,24 @@ async def test_changes_under_a_lease_are_not_mixed_with_those_without(remote, ca
     )
     remote.open.set()
     assert await asyncio.gather(*tasks) == [[True], [True], [True], [False], [True]]
+
+
+async def test_a_forked_child_does_not_wait_for_the_calls_of_its_parent(remote):
+    sessions = Sessions(initial=Counter, storage=remote)
+    (reading,) = await begin(sessions.get("a"))
+    child = os.fork()
+    if child == 0:
+        found = 1
+        try:
+            remote.open = asyncio.Event()
+            remote.open.set()
+            found = asyncio.run(asyncio.wait_for(sessions.get("b"), 10))
+        finally:
+            os._exit(0 if found is None else 1)
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    remote.open.set()
+    assert await reading is None
 
 
 def test_a_storage_that_gains_nothing_is_called_without_a_detour():

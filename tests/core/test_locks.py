@@ -1,12 +1,14 @@
 """One holder per key, first come first served, and nothing left behind."""
 
 import asyncio
+import os
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gramkeep import MemorySessionStorage, Sessions
 from gramkeep.locks import HeldByThisTask, KeyLocks, TicketReleased
 
 LONG = 30.0
@@ -298,6 +300,44 @@ async def test_thousands_can_wait_for_one_key_without_slowing_each_other_down_fo
     await asyncio.wait(tasks)
     assert turns == list(range(0, 3000, 2))
     assert len(locks) == 0
+
+
+async def test_inherited_tickets_leave_the_queues_of_a_forked_child_alone(locks):
+    theirs = locks.reserve("a")
+    behind = locks.reserve("a")
+    locks.disown()
+    assert len(locks) == 0
+    ours = locks.reserve("a")
+    await ours.wait(0)
+    theirs.release()
+    behind.release()
+    assert len(locks) == 1
+    ours.release()
+    assert len(locks) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
+async def test_a_forked_child_does_not_wait_for_what_its_parent_holds():
+    sessions = Sessions(initial=dict, storage=MemorySessionStorage(), lock_timeout=1)
+
+    async def use():
+        await sessions.update("42", lambda data: {**data, "child": True})
+        async with asyncio.timeout(10):
+            await sessions.drain(20)
+        return await sessions.get("42")
+
+    async with sessions.open("42") as session:
+        session.data["parent"] = True
+        child = os.fork()
+        if child == 0:
+            found = None
+            try:
+                found = asyncio.run(use())
+            finally:
+                os._exit(0 if found == {"child": True} else 1)
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert await sessions.get("42") == {"parent": True}
 
 
 def test_queues_go_on_in_another_event_loop_when_the_first_is_over():

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pydantic
 import pytest
@@ -13,6 +14,7 @@ from gramkeep import (
     MemorySessionStorage,
     NewerSessionVersion,
     SessionDecodeError,
+    SessionEncodeError,
     Sessions,
 )
 from gramkeep.storage import ANY, Put
@@ -179,6 +181,61 @@ async def test_what_a_migration_makes_must_fit_the_type(storage):
     sessions = Sessions(initial=Pet, storage=storage, migrations={1: lambda old: {"age": "old"}})
     with pytest.raises(SessionDecodeError, match=r"Expected `int`, got `str`, at \$\.age"):
         await sessions.get("a")
+
+
+async def test_what_a_migration_makes_and_can_not_be_written_is_named_by_its_place(storage):
+    await put(storage, "a", {"petName": "Rex"})
+    sessions = Sessions(storage=storage, migrations={1: lambda old: {"pets": [object()]}})
+    with pytest.raises(SessionDecodeError) as caught:
+        await sessions.get("a")
+    assert caught.value.path == "$.pets[0]"
+
+
+@pytest.mark.parametrize("migrations", [None, {1: dict}])
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        ({"xs": [object()]}, "$.xs[0]"),
+        ({"xs": [{None: 1}]}, "$.xs[0]"),
+        ({"xs": ["half a \ud800"]}, "$.xs[0]"),
+        ({"xs": [(1,)]}, "$.xs[0]"),
+        ({"data": {"xs": object()}}, "$.data.xs"),
+        ({"data": {"xs": (1,)}}, "$.data.xs"),
+        ({"database": (1,)}, "$.database"),
+        ({"__d": {"xs": object()}}, "$.__d.xs"),
+        ({"__d": {"data": (1,)}}, "$.__d.data"),
+        (object(), "$"),
+    ],
+)
+async def test_a_value_that_is_refused_is_named_by_its_place_in_the_data(
+    storage, migrations, data, path
+):
+    sessions = Sessions(initial=dict, storage=storage, migrations=migrations)
+    with pytest.raises(SessionEncodeError) as caught:
+        async with sessions.open("a") as session:
+            session.data = data
+    assert caught.value.path == path
+
+
+@dataclass
+class Marks:
+    by_letter: dict[Literal["a", "b"], int] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize("migrations", [None, {1: dict}])
+@pytest.mark.parametrize(
+    ("kind", "data", "place"),
+    [
+        (dict[Literal["a", "b"], int], {"c": 1}, "at `key` in `$`"),
+        (Marks, Marks({"c": 1}), "at `key` in `$.by_letter`"),
+    ],
+)
+async def test_reasons_name_the_place_in_the_data_too(storage, migrations, kind, data, place):
+    sessions = Sessions(data_type=kind, storage=storage, migrations=migrations)
+    with pytest.raises(SessionEncodeError) as caught:
+        async with sessions.open("a") as session:
+            session.data = data
+    assert place in caught.value.reason
 
 
 async def test_a_field_that_was_renamed_is_still_there_for_its_migration(storage):

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from gramkeep import (
     SessionOptions,
     Sessions,
     per_chat,
+    session,
 )
 from gramkeep.storage import ANY, Put
 
@@ -197,6 +199,34 @@ def test_an_initial_whose_signature_python_does_not_know_is_refused_or_taken():
     unknown = dict.fromkeys  # a builtin
     with suppress(ConfigurationError):
         Sessions(initial=unknown, storage="memory://")
+
+
+@pytest.mark.parametrize("initial", [time.time, functools.partial(dict, a=1)])
+def test_an_initial_that_does_not_say_what_it_takes_is_refused_with_advice(initial):
+    with pytest.raises(ConfigurationError, match=r"initial=.*pass a function .*lambda: "):
+        Sessions(initial=initial, storage="memory://")
+    with pytest.raises(ConfigurationError, match=r"initial=.*pass a function .*lambda: "):
+        Sessions(initial=initial, data_type=float, storage="memory://")
+
+
+@pytest.mark.parametrize("prefix", [0, False, [], b"", 5])
+def test_a_prefix_that_is_no_string_is_refused(prefix):
+    with pytest.raises(ConfigurationError, match=r"prefix=.* must be a string"):
+        SessionOptions(prefix=prefix)
+
+
+def test_a_prefix_with_half_a_character_is_refused():
+    with pytest.raises(ConfigurationError, match=r"prefix='\\ud800:' .* whole characters"):
+        SessionOptions(prefix="\ud800:")
+    assert SessionOptions(prefix="café:").prefix == "café:"
+
+
+@pytest.mark.parametrize("lazy", ["no", "", None, [], 0, 1])
+def test_lazy_is_true_or_false_and_nothing_else(lazy):
+    with pytest.raises(ConfigurationError, match=r"lazy=.* must be True or False"):
+        SessionOptions(lazy=lazy)
+    with pytest.raises(ConfigurationError, match=r"lazy=.* must be True or False"):
+        session(type="multi", lazy=lazy, user=SessionOptions())
 
 
 def test_a_keyword_only_parameter_without_a_default_is_refused():

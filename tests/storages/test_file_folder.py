@@ -540,6 +540,120 @@ async def test_a_sweep_that_fails_fails_no_put(open_storage, path, monkeypatch):
     assert await put(storage, "42", b"2") is True
 
 
+# Pruning.
+
+
+async def expire(storage, *keys):
+    """Let sessions expire that no sweep will see: there is one at once, and none for a minute."""
+    await put(storage, "first", DELETE)
+    await storage.put([Put(key, b"1", ANY, 0.01) for key in keys])
+    await asyncio.sleep(0.02)
+
+
+async def test_prune_removes_no_more_than_asked_for_and_says_how_many(storage, path):
+    await expire(storage, *(f"{n}:expired" for n in range(25)))
+    await storage.put([Put("lasting", b"1", ANY), Put("living", b"1", ANY, 60)])
+    assert await storage.prune(0) == 0
+    assert [await storage.prune(10) for _ in range(4)] == [10, 10, 5, 0]
+    assert files_in(path) == [".gramkeep.lock", "ng/lasting.json", "ng/living.json"]
+
+
+async def test_sessions_prune_removes_all_that_expired(storage, path, monkeypatch):
+    monkeypatch.setattr(file_storage, "SCAN_PAGE", 7)
+    await expire(storage, *(f"{n}" for n in range(130)))
+    await storage.put([Put(f"{n}:lasting", b"1", ANY) for n in range(70)])
+    sessions = Sessions(storage=storage)
+    assert await sessions.prune() == 130
+    assert await sessions.prune() == 0
+    assert len(files_in(path)) == 1 + 70
+
+
+async def test_prune_goes_on_where_it_came_to_and_begins_again_at_the_end(storage, monkeypatch):
+    looked_at = []
+    is_expired = file_storage._Files._is_expired
+
+    def counted(files, place):
+        looked_at.append(place)
+        return is_expired(files, place)
+
+    monkeypatch.setattr(file_storage._Files, "_is_expired", counted)
+    await storage.put([Put(f"{n}:lasting", b"1", ANY) for n in range(50)])
+    await expire(storage, *(f"{n}:expired" for n in range(50)))
+    assert [await storage.prune(10) for _ in range(5)] == [10] * 5
+    assert len(looked_at) <= 100 + 50  # and what was removed once more, under the lock
+    await expire(storage, *(f"{n}:lasting" for n in range(50)))
+    assert await storage.prune(100) == 50
+
+
+async def test_prune_over_no_folder_yet_finds_nothing(storage):
+    assert await storage.prune(10) == 0
+
+
+async def test_a_session_that_is_written_while_it_is_pruned_stays(storage, monkeypatch):
+    await expire(storage, "a", "b")
+    locked = file_folder.Folder.locked
+
+    @contextmanager
+    def after_another_process(self, **options):
+        with locked(self, **options):
+            if options.get("to_write", True):
+                (self.path / "a/a.json").write_bytes(b"new")
+            yield
+
+    monkeypatch.setattr(file_folder.Folder, "locked", after_another_process)
+    assert await storage.prune(10) == 1
+    assert await value_of(storage, "a") == b"new"
+    assert await value_of(storage, "b") is None
+
+
+async def test_damaged_and_foreign_files_hold_up_no_pruning(storage, path):
+    await expire(storage, "1a", "2a", "3a")
+    (path / "1a/1a.json").write_bytes(b"#gramkeep {")
+    (path / "1a/readme.txt").write_bytes(b'#gramkeep {"expires_at":1}\n1')
+    assert await storage.prune(10) == 2
+    assert files_in(path) == [".gramkeep.lock", "1a/1a.json", "1a/readme.txt"]
+
+
+async def test_pruning_a_folder_that_is_gone_is_an_error(storage, path):
+    await expire(storage, "42")
+    shutil.rmtree(path)
+    with pytest.raises(StorageUnavailable, match="is gone"):
+        await storage.prune(10)
+
+
+async def test_an_expired_file_that_can_not_be_removed_is_an_error(storage, monkeypatch):
+    await expire(storage, "42")
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, "denied", os.fspath(path))
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(StorageUnavailable, match=r"42\.json"):
+        await storage.prune(10)
+
+
+async def test_pruning_waits_for_another_process_that_writes(open_storage, path):
+    storage = open_storage(busy_timeout=0.1)
+    await expire(storage, "42")
+    with write_lock(path), pytest.raises(StorageUnavailable, match="busy_timeout"):
+        await storage.prune(10)
+    assert await storage.prune(10) == 1
+
+
+async def test_others_have_their_turn_while_many_files_are_pruned(storage, monkeypatch):
+    monkeypatch.setattr(file_storage, "SCAN_PAGE", 5)
+    await storage.put([Put(f"{n}:lasting", b"1", ANY) for n in range(200)])
+    await expire(storage, "x")
+    pruning = asyncio.create_task(storage.prune(10))
+    await asyncio.sleep(0)
+    turns = 0
+    while not pruning.done():
+        assert await value_of(storage, "0:lasting") == b"1"
+        turns += 1
+    assert await pruning == 1
+    assert turns > 10
+
+
 # Forks, and options.
 
 

@@ -72,6 +72,9 @@ class EncryptedCodec(WrappingCodec):
         if isinstance(keys, bytes | str) or not isinstance(keys, Sequence) or not keys:
             text = "keys= must be a list of keys, the one that encrypts first: keys=[key]"
             raise ConfigurationError(text)
+        if not isinstance(accept_plain, bool):
+            text = f"accept_plain={accept_plain!r} must be True or False"
+            raise ConfigurationError(text)
         self.accept_plain = accept_plain
         self._keys = [_key(secret, place) for place, secret in enumerate(keys)]
 

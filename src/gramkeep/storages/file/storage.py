@@ -81,6 +81,7 @@ class FileStorage(WorkerStorage):
             synchronous=synchronous,
             busy_timeout=positive_seconds("busy_timeout", busy_timeout),
         )
+        self._unpruned: Iterator[Path] | None = None  # what the last `prune` has not come to
 
     @classmethod
     def from_url(cls, url: str) -> FileStorage:
@@ -108,6 +109,27 @@ class FileStorage(WorkerStorage):
                 yield key
             page = _Page(prefix, page.files)
 
+    async def prune(self, at_most: int) -> int:
+        """Remove some expired sessions, going on where the last call came to.
+
+        Files are looked at some at a time, so that others have their turn in between.
+        """
+        total = 0
+        files, self._unpruned = self._unpruned, None
+        goes_on = files is not None
+        while total < at_most:
+            page = _Prune(at_most - total, files)
+            removed = await self._call(page)
+            files = page.files
+            if removed is not None:
+                total += removed
+            elif goes_on:  # what comes before may have expired by now
+                goes_on, files = False, None
+            else:
+                return total
+        self._unpruned = files
+        return total
+
     def _begin(self) -> Worker:
         files = _Files(self._make_folder(), self._layout)
         return Worker(self.name, files.process, lambda: None)
@@ -121,6 +143,17 @@ class _Page(Job[list[str] | None]):
     def __init__(self, prefix: str, files: Iterator[Path] | None) -> None:
         super().__init__()
         self.prefix = prefix
+        self.files = files
+
+
+class _Prune(Job[int | None]):
+    """Removes what has expired of the next files, ``None`` at their end. ``files`` as above."""
+
+    __slots__ = ("at_most", "files")
+
+    def __init__(self, at_most: int, files: Iterator[Path] | None) -> None:
+        super().__init__()
+        self.at_most = at_most
         self.files = files
 
 
@@ -154,14 +187,20 @@ class _Files:
         if writes:
             with suppress(OSError):  # it goes on where it stopped, with a later write
                 self._sweep_sometimes()
+        for prune in jobs:
+            if isinstance(prune, _Prune):
+                self._attempt(prune)
+                yield [prune]
 
-    def _attempt(self, job: Read | _Page) -> None:
+    def _attempt(self, job: Read | _Page | _Prune) -> None:
         try:
             self._folder.find()
             if isinstance(job, Read):
                 job.answer = self._read(job)
-            else:
+            elif isinstance(job, _Page):
                 job.answer = self._page(job)
+            else:
+                job.answer = self._prune(job)
         except Exception as error:  # noqa: BLE001 - handed to the caller
             job.error = error
 
@@ -206,6 +245,35 @@ class _Files:
             text = f"{path} is named like a session's file, and isn't one"
             raise OSError(text)
         return key if key.startswith(prefix) else None
+
+    def _prune(self, job: _Prune) -> int | None:
+        if job.files is None:
+            job.files = self._folder.files()
+        looked_at = 0
+        expired: list[Path] = []
+        for path in islice(job.files, SCAN_PAGE):
+            looked_at += 1
+            if self._is_expired(path):
+                expired.append(path)
+                if len(expired) == job.at_most:
+                    break
+        if not expired:
+            return 0 if looked_at else None
+        removed = 0
+        with self._folder.locked():
+            for path in expired:
+                if self._is_expired(path):  # still: it may have been written meanwhile
+                    path.unlink()
+                    removed += 1
+        return removed
+
+    def _is_expired(self, path: Path) -> bool:
+        if not self._layout.is_session(path.parent.name, path.name):
+            return False
+        with suppress(OSError):  # a damaged one is an error for those who ask for it
+            content = content_of(path)
+            return content is not None and self._alive(path, content) is None
+        return False
 
     def _carry_out(self, writes: Sequence[Write]) -> None:
         changes: Changes = {}
@@ -270,10 +338,7 @@ class _Files:
     def _is_rubbish(self, path: Path) -> bool:
         if is_temporary(path):
             return time.time() - path.stat().st_mtime > LEFT_OVER_AFTER
-        if not self._layout.is_session(path.parent.name, path.name):
-            return False
-        content = content_of(path)
-        return content is not None and self._alive(path, content) is None
+        return self._is_expired(path)
 
     def _place(self, key: str) -> Path:
         return self._folder.path.joinpath(*self._layout.place(key))
