@@ -13,6 +13,7 @@ if os.environ.get("GRAMKEEP_TEST_LOOP") == "uvloop":
     def pytest_asyncio_loop_factories():
         return {"uvloop": uvloop.new_event_loop}
 
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in what a shell runs in the background. The programs that tests interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -73,8 +73,8 @@ class SessionNotLoaded(GramkeepError):
 
     def __init__(self, *, key: str, storage: str) -> None:
         super().__init__(
-            f"session {key!r} in {storage} is lazy and not loaded yet: `await` it before using "
-            "its data",
+            f"session {key!r} in {storage} is not loaded yet: `await` its handle before using its "
+            "data",
             key=key,
             storage=storage,
         )

@@ -7,16 +7,24 @@ by the ``key`` option, and the handle beside it as ``<key>_handle``.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overload
 
 from gramkeep.errors import ConfigurationError
 from gramkeep.handle import Session
 from gramkeep.manager import Sessions
-from gramkeep.multi import MultiHandle, MultiSession, MultiSessions
+from gramkeep.multi import MultiHandle, MultiSessions
 from gramkeep.options import CommonOptions, SessionOptions
 from gramkeep.origin import origin_of
 
 T = TypeVar("T")
+
+# The type of a plugin's data: Any where its options don't tell it, as those of multi sessions.
+if TYPE_CHECKING:  # Python has defaults from 3.13 on, type checkers know them in any
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    DataT = TypeVarWithDefault("DataT", default=Any)
+else:
+    DataT = TypeVar("DataT")
 
 NextFunction = Callable[[], Awaitable[Any]]
 
@@ -58,7 +66,7 @@ class LazySessionFlavor(Generic[T]):
         self.session_handle.data = value
 
 
-class SessionPlugin(Generic[T]):
+class SessionPlugin(Generic[DataT]):
     """What ``session(...)`` makes, for whichever framework: a kind of session, to be installed.
 
     Takes the options of `SessionOptions`, keyword only, or a ready `Sessions` in their place.
@@ -68,11 +76,11 @@ class SessionPlugin(Generic[T]):
     lazy = False
 
     @overload
-    def __init__(self, sessions: Sessions[T]) -> None: ...
+    def __init__(self, sessions: Sessions[DataT]) -> None: ...
 
     @overload
     def __init__(
-        self: SessionPlugin[MultiSession],
+        self,
         sessions: None = None,
         *,
         type: Literal["multi"],
@@ -85,7 +93,7 @@ class SessionPlugin(Generic[T]):
     def __init__(
         self,
         *,
-        initial: Callable[..., Awaitable[T]],
+        initial: Callable[..., Awaitable[DataT]],
         data_type: Any = None,
         **options: Unpack[CommonOptions],
     ) -> None: ...
@@ -94,15 +102,13 @@ class SessionPlugin(Generic[T]):
     def __init__(
         self,
         *,
-        initial: Callable[..., T],
+        initial: Callable[..., DataT],
         data_type: Any = None,
         **options: Unpack[CommonOptions],
     ) -> None: ...
 
     @overload
-    def __init__(
-        self: SessionPlugin[Any], *, data_type: Any = None, **options: Unpack[CommonOptions]
-    ) -> None: ...
+    def __init__(self, *, data_type: Any = None, **options: Unpack[CommonOptions]) -> None: ...
 
     def __init__(
         self,
@@ -115,6 +121,15 @@ class SessionPlugin(Generic[T]):
             given = ", ".join(f"{name}=" for name in options) or "type="
             text = f"{given} given beside a ready Sessions, which has its own: give it to that"
             raise ConfigurationError(text)
+        if not isinstance(sessions, Sessions | MultiSessions | None):
+            text = (
+                f"{sessions!r} is no Sessions: give options by their names, as in initial= and "
+                "storage=, or a ready Sessions"
+            )
+            raise ConfigurationError(text)
+        if self.lazy and options.get("lazy") is False:
+            text = "lazy=False is no option of lazy_session, which is always lazy; use session"
+            raise ConfigurationError(text)
         if type not in ("single", "multi"):
             text = f"type={type!r} must be 'single' or 'multi'"
             raise ConfigurationError(text)
@@ -122,7 +137,7 @@ class SessionPlugin(Generic[T]):
         if sessions is None:
             sessions = MultiSessions(**options) if type == "multi" else Sessions(**options)
         # One of both, with the same ways to hold a session; which, the options have told.
-        self.sessions: Sessions[T] = sessions  # type: ignore[assignment]
+        self.sessions: Sessions[DataT] = sessions  # type: ignore[assignment]
         self.lazy = self.lazy or sessions.options.lazy
 
     async def start_up(self) -> None:
@@ -140,7 +155,7 @@ class SessionPlugin(Generic[T]):
             await self.sessions.drain()
 
 
-class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in grammY
+class session(SessionPlugin[DataT]):  # noqa: N801 - called like a function, as in grammY
     """Middleware for ``(ctx, next)`` that loads the session before a handler and saves it after.
 
     The ctx gets the data as ``ctx.session``; assigning to it replaces, ``None`` deletes.
@@ -155,7 +170,7 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
             return result
 
 
-class lazy_session(session[T]):  # noqa: N801
+class lazy_session(session[DataT]):  # noqa: N801
     """Middleware for ``(ctx, next)`` whose session is loaded by ``await ctx.session``."""
 
     lazy = True

@@ -777,3 +777,14 @@ async def test_lazy_updates_of_one_chat_at_once_are_all_counted(lazily):
 
     await asyncio.gather(*(run(lazily, Ctx(), handler) for _ in range(50)))
     assert await lazily.sessions.get("42") == Counter(50)
+
+
+@pytest.mark.parametrize("given", ["sqlite:///bot.db", Counter, 5])
+def test_what_is_no_manager_is_refused_in_its_place(given):
+    with pytest.raises(ConfigurationError, match="give options by their names"):
+        session(given)
+
+
+def test_a_lazy_session_that_is_not_to_be_lazy_is_refused():
+    with pytest.raises(ConfigurationError, match="lazy=False"):
+        lazy_session(initial=Counter, storage="memory://", lazy=False)

@@ -38,6 +38,7 @@ from gramkeep import (
     SessionBusy,
     SessionClosed,
     SessionFlavor,
+    SessionNotLoaded,
     Sessions,
     StorageUnavailable,
     per_user,
@@ -640,6 +641,36 @@ async def test_a_handler_can_wait_for_a_task_that_fails(telegram, builder, polli
     assert len(heard) == 1
 
 
+async def test_an_error_of_a_task_says_how_to_get_the_session_that_isnt_loaded_for_it(
+    telegram, builder, polling, storage
+):
+    application = session(initial=Counter, storage=storage).setup(builder).build()
+    told = []
+
+    async def start(update: Update, context: Any) -> None:
+        context.application.create_task(do_in_vain(), update)
+
+    async def do_in_vain() -> None:
+        raise LookupError("on purpose")
+
+    async def hear(update: Update, context: Any) -> None:
+        with pytest.raises(SessionNotLoaded) as caught:
+            _ = context.session
+        told.append(str(caught.value))
+        (await context.session_handle).seen.append("error")
+        context.session.count += 1
+
+    application.add_handler(on_text(start))
+    application.add_error_handler(hear)
+    ada = telegram.user("Ada")
+    async with polling(application):
+        await ada.write("x")
+        await until(lambda: storage.writes)
+    assert await stored(storage, ada.id) == {"count": 1, "seen": ["error"]}
+    (text,) = told
+    assert text.endswith("is not loaded yet: `await` its handle before using its data")
+
+
 async def test_error_handlers_of_an_upgraded_group_get_the_new_chats_session(
     telegram, builder, polling, storage
 ):
@@ -1046,3 +1077,63 @@ async def test_a_query_has_the_place_of_its_message_as_far_as_that_is_shown(buil
         (origin.chat_id, origin.user_id, origin.thread_id, origin.business_connection_id)
         for origin in origins
     ] == [(-1005, 7, 5, "b"), (-1005, 7, None, None), (None, 7, None, None)]
+
+
+PERSON = {"id": 7, "is_bot": False, "first_name": "Ada"}
+GROUP = {"id": -1001, "type": "supergroup", "title": "Friends"}
+CHANNEL = {"id": -1009, "type": "channel", "title": "News"}
+
+
+async def test_boosts_and_votes_name_the_one_who_boosts_or_the_chat_that_votes(builder):
+    boost = {"boost_id": "b", "add_date": 1, "expiration_date": 2}
+    won = {"source": "giveaway", "giveaway_message_id": 1, "user": PERSON}
+    updates = [
+        {"chat_boost": {"chat": CHANNEL, "boost": boost | {"source": source}}}
+        for source in ({"source": "premium", "user": PERSON}, won)
+    ]
+    vote = {"poll_id": "1", "option_ids": [0], "option_persistent_ids": ["0"]}
+    updates += [{"poll_answer": vote | who} for who in ({"user": PERSON}, {"voter_chat": CHANNEL})]
+    async with builder.build().bot as bot:
+        origins = [
+            origin_of(Update.de_json({"update_id": 1} | update, bot), bot) for update in updates
+        ]
+    assert [(origin.chat_id, origin.chat_type, origin.user_id) for origin in origins] == [
+        (-1009, "channel", 7),
+        (-1009, "channel", None),  # nobody paid for it
+        (None, None, 7),
+        (-1009, "channel", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"from": {"id": 1087968824, "is_bot": True, "first_name": "Group"}, "sender_chat": GROUP},
+        {"from": {"id": 136817688, "is_bot": True, "first_name": "Channel"}},
+        {"from": {"id": 777000, "is_bot": False, "first_name": "Telegram"}},
+    ],
+    ids=["anonymous admin", "as a channel", "automatic forward"],
+)
+async def test_those_who_stand_for_many_share_no_session_of_a_user(
+    telegram, builder, polling, storage, fields
+):
+    made = session(initial=Counter, storage=storage, get_session_key=per_user)
+    application = made.setup(builder).build()
+    heard = []
+
+    async def count_user(_update: Any, context: Any) -> None:
+        context.session.count += 1
+
+    async def hear(_update: Any, context: Any) -> None:
+        heard.append(type(context.error))
+
+    application.add_handler(TypeHandler(Update, count_user))
+    application.add_error_handler(hear)
+    ada = telegram.user("Ada")
+    group = telegram.supergroup("Friends", members=[ada])
+    async with polling(application):
+        await ada.write("x", chat=group, fields={"sender_chat": CHANNEL} | fields)
+        await ada.write("x", chat=group)
+        await until(lambda: storage.writes and heard)
+    assert heard == [NoSessionKey]
+    assert [key async for key in storage.scan()] == [str(ada.id)]

@@ -749,3 +749,9 @@ async def test_a_handle_alone_is_loaded_as_well_and_over_with_the_update(bot, st
         assert await bot.has_sent(1) == ["1"]
     with pytest.raises(SessionClosed):
         _ = kept[0].data
+
+
+@pytest.mark.parametrize("wrong", [Client, object(), "x"], ids=["class", "object", "text"])
+def test_setting_up_on_anything_else_is_refused(wrong, storage):
+    with pytest.raises(ConfigurationError, match="are set up on a Client"):
+        session(initial=Counter, storage=storage).setup(wrong)

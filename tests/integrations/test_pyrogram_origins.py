@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from integrations.drivers.events import ADA, BOB, BOT_ID, CHANNEL, FORUM, GROUP, SUPERGROUP
+from integrations.drivers.events import ADA, BOB, BOT_ID, CHANNEL, FORUM, GROUP, SUPERGROUP, Person
 from integrations.drivers.handlers import until
 from integrations.drivers.pyrogram import (
     Offline,
@@ -27,6 +27,7 @@ IN_GROUP = Origin(chat_id=GROUP.id, chat_type="group", user_id=ADA.id)
 IN_SUPERGROUP = Origin(chat_id=SUPERGROUP.id, chat_type="supergroup", user_id=ADA.id)
 IN_CHANNEL = Origin(chat_id=CHANNEL.id, chat_type="channel")
 ONLY_ADA = Origin(user_id=ADA.id)
+ANONYMOUS = Person(1087968824, "Group")  # stands for all admins who are
 
 
 def message(*args: Any, **more: Any) -> Any:
@@ -136,6 +137,18 @@ CASES: dict[str, tuple[Any, type, Origin]] = {
         ),
         handlers.ChatMemberUpdatedHandler,
         IN_SUPERGROUP,
+    ),
+    "a member of a supergroup, by an anonymous admin": (
+        raw.UpdateChannelParticipant(
+            channel_id=channel(SUPERGROUP).id,
+            date=1,
+            actor_id=ANONYMOUS.id,
+            user_id=BOB.id,
+            new_participant=participant(BOB),
+            qts=1,
+        ),
+        handlers.ChatMemberUpdatedHandler,
+        replace(IN_SUPERGROUP, user_id=None),
     ),
     "a member of a group": (
         raw.UpdateChatParticipant(
@@ -292,7 +305,7 @@ async def test_an_update_says_where_it_came_from(name):
     app.add_handler(kind(handle))
     chats = [raw_chat(chat) for chat in (GROUP, SUPERGROUP, FORUM, CHANNEL)]
     async with app:
-        await telegram.deliver((update, [user(ADA), user(BOB)], chats))
+        await telegram.deliver((update, [user(ADA), user(BOB), user(ANONYMOUS)], chats))
         await until(lambda: events, "the handler isn't called")
     assert [replace(one, event=None) for one in origins] == [replace(origin, bot_id=BOT_ID)]
     assert origins[0].event is events[0]

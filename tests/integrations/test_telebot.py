@@ -28,7 +28,15 @@ from telebot.asyncio_handler_backends import (
 from telebot.types import CallbackQuery, ChatBoostRemoved, Message, Update
 from telebot.util import update_types
 
-from gramkeep import Origin, Session, SessionBusy, StorageUnavailable, per_user
+from gramkeep import (
+    ConfigurationError,
+    NoSessionKey,
+    Origin,
+    Session,
+    SessionBusy,
+    StorageUnavailable,
+    per_user,
+)
 from gramkeep.integrations.telebot import origin_of, session
 from gramkeep.testing import TelegramServer
 
@@ -497,6 +505,27 @@ async def test_updates_of_every_type_have_an_origin(telegram, polling, bot, stor
     assert found("ChatBoostRemoved") == (group.id, None, None, None)
 
 
+@pytest.mark.parametrize("user_id", [1087968824, 136817688, 777000])
+async def test_those_who_stand_for_many_share_no_session_of_a_user(
+    telegram, polling, bot, storage, errors, user_id
+):
+    session(initial=Counter, storage=storage, get_session_key=per_user).setup(bot)
+
+    @bot.message_handler()
+    async def count_user(_message: Message, session: Counter) -> None:
+        session.count += 1
+
+    ada = telegram.user("Ada")
+    group = telegram.supergroup("Friends", members=[ada])
+    stand_in = {"from": ada.api() | {"id": user_id}, "sender_chat": group.api()}
+    async with polling(bot):
+        await ada.write("x", chat=group, fields=stand_in)
+        await ada.write("x", chat=group)
+        await until(lambda: storage.writes and errors.kept)
+    assert [type(error) for error in errors.kept] == [NoSessionKey]
+    assert [key async for key in storage.scan()] == [str(ada.id)]
+
+
 @pytest.mark.parametrize(
     ("fields", "thread_id"),
     [
@@ -518,3 +547,9 @@ async def test_topics_of_forums_and_of_direct_messages_are_threads_also_of_press
         await telegram.deliver({"callback_query": query | {"message": message.api() | fields}})
         await until(lambda: len(threads) == 2)
     assert threads == [thread_id, thread_id]
+
+
+@pytest.mark.parametrize("wrong", [AsyncTeleBot, object(), "x"], ids=["class", "object", "text"])
+def test_setting_up_on_anything_else_is_refused(wrong, storage):
+    with pytest.raises(ConfigurationError, match="are set up on a TeleBot or an AsyncTeleBot"):
+        session(initial=Counter, storage=storage).setup(wrong)

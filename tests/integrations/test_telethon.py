@@ -26,6 +26,7 @@ from telethon.tl import types
 from telethon.tl.custom import Message
 
 from gramkeep import (
+    ConfigurationError,
     NoSessionKey,
     Origin,
     Session,
@@ -934,6 +935,13 @@ def reply(**fields: Any) -> Any:
             ADA,
             {},
         ),
+        (  # by an admin who is anonymous
+            events.Raw,
+            types.UpdateChannelParticipant(HERE.channel_id, DATE, 1087968824, BOB.id, 1),
+            SUPERGROUP,
+            None,
+            {},
+        ),
         (
             events.Raw,
             done(types.MessageActionTopicCreate("News", 1), peer_id=peer(ADA, FORUM)),
@@ -1039,3 +1047,9 @@ def test_updates_of_every_type_have_an_origin(client, kind, update, chat, user, 
 def test_of_a_channel_that_isnt_known_the_kind_isnt_made_up(client):
     update = types.UpdateDeleteChannelMessages(HERE.channel_id, [1], 1, 1)
     assert origin_of(update, client).chat_type is None
+
+
+@pytest.mark.parametrize("wrong", [TelegramClient, object(), "x"], ids=["class", "object", "text"])
+def test_setting_up_on_anything_else_is_refused(wrong, storage):
+    with pytest.raises(ConfigurationError, match="are set up on a TelegramClient"):
+        session(initial=Counter, storage=storage).setup(wrong)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias
 
 from aiogram import Dispatcher
 from aiogram.dispatcher.event.bases import CancelHandler, SkipHandler
@@ -24,19 +24,17 @@ from gramkeep.errors import ConfigurationError
 from gramkeep.integrations.around import Plugins, hook_of
 from gramkeep.integrations.shared_turn import SharedTurn
 from gramkeep.integrations.turns import upgrade_in
-from gramkeep.middleware import SessionPlugin
+from gramkeep.middleware import DataT, SessionPlugin
 from gramkeep.origin import Origin, person
 
 __all__ = ["lazy_session", "origin_of", "session"]
-
-T = TypeVar("T")
 
 TURN_KEY = "gramkeep_turn"  # where an update's data has its `_Turn`
 
 Handler: TypeAlias = Callable[[TelegramObject, dict[str, Any]], Awaitable[Any]]
 
 
-class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in grammY
+class session(SessionPlugin[DataT]):  # noqa: N801 - called like a function, as in grammY
     """A kind of session for the handlers of a dispatcher; options as in `SessionOptions`."""
 
     def setup(self, dispatcher: Dispatcher) -> None:
@@ -54,7 +52,7 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
         dispatcher.shutdown.register(self.shut_down)
 
 
-class lazy_session(session[T]):  # noqa: N801
+class lazy_session(session[DataT]):  # noqa: N801
     """As `session`, loaded by ``await session`` in the handler."""
 
     lazy = True

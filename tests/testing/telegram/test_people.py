@@ -51,6 +51,37 @@ async def test_message_ids_increase_within_a_chat(alice, updates):
     assert second.message_id == first.message_id + 1
 
 
+async def test_messages_of_private_chats_and_groups_have_ids_of_one_sequence(
+    telegram, alice, bob, result
+):
+    group = telegram.group("Friends", members=[alice])
+    written = [
+        await alice.write("a"),
+        await bob.write("b"),
+        await alice.write("c", chat=group),
+        await alice.write("d"),
+    ]
+    sent = await result("sendMessage", chat_id=bob.id, text="e")
+    assert [*(message.id for message in written), sent["message_id"]] == [1, 2, 3, 4, 5]
+
+
+async def test_supergroups_channels_and_business_accounts_number_messages_for_themselves(
+    telegram, alice, bob
+):
+    owner = telegram.user("Owner")
+    supergroup, other = (telegram.supergroup(name, members=[alice]) for name in "AB")
+    channel = telegram.channel("News")
+    connection = await owner.connect_business()
+    await alice.write("private")
+    for chat in (supergroup, other):
+        assert [(await alice.write(text, chat=chat)).id for text in "xy"] == [1, 2]
+    assert [(await channel.post(text)).id for text in "xy"] == [1, 2]
+    customers = [
+        await customer.write("hi", chat=connection.chat(customer)) for customer in (alice, bob)
+    ]
+    assert [message.id for message in customers] == [1, 2]
+
+
 async def test_a_command_is_an_entity_counted_in_utf_16_units(alice, updates):
     await alice.write("/start x 👍 /help@test_bot a/b /ü")
     [(_, message)] = await updates()

@@ -19,13 +19,12 @@ from gramkeep.integrations.ptb.turns import (
     origin_of,
     turn_of,
 )
-from gramkeep.middleware import LazySessionFlavor, SessionFlavor, SessionPlugin
+from gramkeep.middleware import DataT, LazySessionFlavor, SessionFlavor, SessionPlugin
 
-T = TypeVar("T")
 BuilderT = TypeVar("BuilderT", bound="ApplicationBuilder[Any, Any, Any, Any, Any, Any]")
 
 
-class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in grammY
+class session(SessionPlugin[DataT]):  # noqa: N801 - called like a function, as in grammY
     """A kind of session for the handlers of an application; options as in `SessionOptions`."""
 
     def setup(self, builder: BuilderT) -> BuilderT:
@@ -49,7 +48,7 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
         return builder
 
 
-class lazy_session(session[T]):  # noqa: N801
+class lazy_session(session[DataT]):  # noqa: N801
     """As `session`, loaded by ``await context.session`` in the handler."""
 
     lazy = True
@@ -63,12 +62,8 @@ class _Application(Application[Any, Any, Any, Any, Any, Any]):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         given = self.context_types
-        self.context_types = ContextTypes(
-            context=_context_class(given.context, self.session_plugins),
-            bot_data=given.bot_data,
-            chat_data=given.chat_data,
-            user_data=given.user_data,
-        )
+        context = _context_class(given.context, self.session_plugins)
+        self.context_types = ContextTypes(context, given.bot_data, given.chat_data, given.user_data)
 
     async def initialize(self) -> None:
         await self.session_plugins.start_up()

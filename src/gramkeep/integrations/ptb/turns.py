@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from functools import update_wrapper
 from typing import Any, Final
 
-from telegram import Bot, Update
+from telegram import Bot, ChatBoostSourcePremium, Update
 from telegram.ext import CallbackContext
 
 from gramkeep.errors import GramkeepError, NoSessionKey
@@ -17,7 +17,7 @@ from gramkeep.integrations.around import Plugins
 from gramkeep.integrations.callbacks import StandIn
 from gramkeep.integrations.turns import Turn, upgrade_in
 from gramkeep.middleware import SessionPlugin
-from gramkeep.origin import Origin
+from gramkeep.origin import Origin, person
 
 
 def origin_of(update: object, bot: Bot) -> Origin:
@@ -27,17 +27,19 @@ def origin_of(update: object, bot: Bot) -> Origin:
     # `effective_message` would warn of a query's message that is too old to be shown.
     query = update.callback_query
     message: Any = update.effective_message if query is None else query.message
-    connection = getattr(
-        message or update.deleted_business_messages, "business_connection_id", None
-    )
-    chat, user, connected = update.effective_chat, update.effective_user, update.business_connection
+    there: Any = message or update.deleted_business_messages
+    connection_id = getattr(update.business_connection, "id", None)
+    # What is effective for PTB leaves out a chat that votes, and a user who boosts.
+    chat: Any = update.effective_chat or getattr(update.poll_answer, "voter_chat", None)
+    boost = getattr(getattr(update.chat_boost, "boost", None), "source", None)
+    user = boost.user if isinstance(boost, ChatBoostSourcePremium) else update.effective_user
     return Origin(
         bot_id=bot.id,
         chat_id=None if chat is None else chat.id,
         chat_type=None if chat is None else str(chat.type),
-        user_id=None if user is None else user.id,
+        user_id=None if user is None else person(user.id),
         thread_id=_thread_id(message),
-        business_connection_id=connection if connected is None else connected.id,
+        business_connection_id=connection_id or getattr(there, "business_connection_id", None),
         event=update,
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pyrogram import Client, types, utils
 from pyrogram.raw import types as raw_types
 
-from gramkeep.origin import Origin
+from gramkeep.origin import Origin, person
 
 _raw: Final[Any] = raw_types  # hundreds, which type checkers can't see
 
@@ -36,7 +36,7 @@ def origin_of(event: Any, client: Client) -> Origin:
         bot_id=None if client.me is None else client.me.id,
         chat_id=_chat_id(event) if chat is None else chat.id,
         chat_type=_CHAT_TYPES.get(chat_type, chat_type),
-        user_id=_user_id(one),
+        user_id=person(_user_id(one)),
         thread_id=_thread_id(place),
         business_connection_id=_connection_id(one, place),
         event=event,

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from pyrogram import Client
 
 from gramkeep.errors import ConfigurationError
 from gramkeep.integrations.around import hook_of
 from gramkeep.integrations.pyrogram.hook import Hook
-from gramkeep.middleware import SessionPlugin
-
-T = TypeVar("T")
+from gramkeep.middleware import DataT, SessionPlugin
 
 
-class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in grammY
+class session(SessionPlugin[DataT]):  # noqa: N801 - called like a function, as in grammY
     """A kind of session for the handlers of a client; options as in `SessionOptions`."""
 
     def setup(self, client: Client) -> None:
@@ -24,13 +20,16 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
         left open. Two kinds side by side need different ``key`` options; `ConfigurationError`
         tells of either.
         """
+        if not isinstance(client, Client):
+            text = f"setup({client!r}): sessions are set up on a Client"
+            raise ConfigurationError(text)
         if client.is_initialized:
             text = "set sessions up before the client is started: it has begun to handle updates"
             raise ConfigurationError(text)
         hook_of(client, Hook).plugins.add(self)
 
 
-class lazy_session(session[T]):  # noqa: N801
+class lazy_session(session[DataT]):  # noqa: N801
     """As `session`, loaded by ``await session`` in the handler."""
 
     lazy = True

@@ -7,7 +7,7 @@ from typing import Any
 from telebot.types import BusinessConnection, CallbackQuery, Message
 
 from gramkeep.integrations.turns import Upgrade, upgrade_in
-from gramkeep.origin import Origin
+from gramkeep.origin import Origin, person
 
 
 def origin_of(event: Any, bot: Any) -> Origin:
@@ -30,7 +30,7 @@ def origin_of(event: Any, bot: Any) -> Origin:
         bot_id=bot.bot_id,
         chat_id=None if chat is None else chat.id,
         chat_type=None if chat is None else chat.type,
-        user_id=None if user is None else user.id,
+        user_id=None if user is None else person(user.id),
         thread_id=thread_id,
         business_connection_id=connection or there.get("business_connection_id"),
         event=event,

@@ -9,7 +9,7 @@ from telethon.tl import types
 from telethon.tl.custom import Message
 from telethon.utils import get_peer_id
 
-from gramkeep.origin import Origin
+from gramkeep.origin import Origin, person
 
 
 def origin_of(event: Any, client: Any) -> Origin:
@@ -28,7 +28,7 @@ def origin_of(event: Any, client: Any) -> Origin:
         bot_id=me,
         chat_id=chat_id,
         chat_type=_chat_type(peer, message, entities.get(chat_id)),
-        user_id=_user_id(update, message, me),
+        user_id=person(_user_id(update, message, me)),
         thread_id=None if message is None else _thread_id(message),
         business_connection_id=getattr(connected or update, "connection_id", None),
         event=event,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from telethon import TelegramClient
 
+from gramkeep.errors import ConfigurationError
 from gramkeep.integrations.around import hook_of
 from gramkeep.integrations.telethon.hook import Hook
-from gramkeep.middleware import SessionPlugin
-
-T = TypeVar("T")
+from gramkeep.middleware import DataT, SessionPlugin
 
 
-class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in grammY
+class session(SessionPlugin[DataT]):  # noqa: N801 - called like a function, as in grammY
     """A kind of session for the handlers of a client; options as in `SessionOptions`."""
 
     def setup(self, client: TelegramClient) -> None:
@@ -23,10 +20,13 @@ class session(SessionPlugin[T]):  # noqa: N801 - called like a function, as in g
         `Sessions` is left open. Two kinds side by side need different ``key`` options;
         `ConfigurationError` says so.
         """
+        if not isinstance(client, TelegramClient):
+            text = f"setup({client!r}): sessions are set up on a TelegramClient"
+            raise ConfigurationError(text)
         hook_of(client, Hook).add(self)
 
 
-class lazy_session(session[T]):  # noqa: N801
+class lazy_session(session[DataT]):  # noqa: N801
     """As `session`, loaded by ``await session`` in the handler."""
 
     lazy = True

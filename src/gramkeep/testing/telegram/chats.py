@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -10,6 +11,8 @@ from gramkeep.testing.telegram.errors import UsageError
 from gramkeep.testing.telegram.objects import JSON, Account, Message, Topic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gramkeep.testing.telegram.people import User
     from gramkeep.testing.telegram.world import World
 
@@ -27,6 +30,9 @@ class BusinessConnection:
 
     id: str
     user: User = field(repr=False)
+    message_ids: Iterator[int] = field(
+        default_factory=lambda: itertools.count(1), repr=False, compare=False
+    )
 
     def chat(self, customer: User) -> Chat:
         """Return the account's private chat with `customer`; its id is the customer's."""
@@ -44,6 +50,7 @@ class Chat:
     world: World = field(repr=False)
     id: int
     type: ChatType
+    message_ids: Iterator[int] = field(repr=False)
     title: str | None = None
     is_forum: bool = False
     user: User | None = field(default=None, repr=False)
@@ -55,7 +62,6 @@ class Chat:
     messages: list[Message] = field(default_factory=list, repr=False)
     unread: deque[Message] = field(default_factory=deque, repr=False)
     unread_edits: deque[Message] = field(default_factory=deque, repr=False)
-    last_message_id: int = field(default=0, repr=False)
 
     @property
     def name(self) -> str:
@@ -79,8 +85,7 @@ class Chat:
         """Make a topic in a forum. Raises `UsageError` in any other chat."""
         if not self.is_forum:
             raise UsageError(f"{self.name!r} has no topics: make it with forum=True")
-        self.last_message_id += 1
-        topic = Topic(id=self.last_message_id, name=name, chat=self)
+        topic = Topic(id=next(self.message_ids), name=name, chat=self)
         self.topics.append(topic)
         return topic
 

@@ -45,6 +45,9 @@ class World:
         # -1000000000000 minus their own number.
         self._supergroup_ids = itertools.count(-1_002_000_000_001, -1)
         self._numbers = itertools.count(1)
+        # Messages are numbered by account, for all its private chats and basic groups together;
+        # supergroups and channels number their own: https://core.telegram.org/api/updates
+        self._message_ids = itertools.count(1)
 
     def new_id(self) -> str:
         """Make an id of a query, poll or connection."""
@@ -75,7 +78,12 @@ class World:
         )
         self.users[user_id] = user
         self.chats[user_id] = Chat(
-            world=self, id=user_id, type="private", user=user, members=[user]
+            world=self,
+            id=user_id,
+            type="private",
+            user=user,
+            members=[user],
+            message_ids=self._message_ids,
         )
         return user
 
@@ -93,7 +101,13 @@ class World:
         if chat_id in self.chats:
             raise UsageError(f"there is a chat {chat_id} already: {self.chats[chat_id].name}")
         chat = Chat(
-            world=self, id=chat_id, type=kind, title=title, is_forum=is_forum, members=list(members)
+            world=self,
+            id=chat_id,
+            type=kind,
+            title=title,
+            is_forum=is_forum,
+            members=list(members),
+            message_ids=self._message_ids if kind == "group" else itertools.count(1),
         )
         self.chats[chat_id] = chat
         return chat
@@ -109,6 +123,7 @@ class World:
                 user=customer,
                 members=[customer, connection.user],
                 connection=connection,
+                message_ids=connection.message_ids,
             )
         return self.business_chats[key]
 
@@ -130,9 +145,8 @@ class World:
         """Put a message into a chat, without an update."""
         if thread_id is None and reply_to is not None:
             thread_id = self._thread_of_reply(reply_to)
-        chat.last_message_id += 1
         message = Message(
-            id=chat.last_message_id,
+            id=next(chat.message_ids),
             chat=chat,
             sender=sender,
             text=text,
