@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -167,15 +167,21 @@ def running(server: S) -> Iterator[S]:
         server.remove()
 
 
-def free_port() -> int:
+def free_port(*, neighbour: int = 0) -> int:
     """Find a TCP port on loopback that nobody listens on now, and that it never gave before.
 
     Of `PORTS`: of the others, an outgoing connection may take one before the server gets there.
     Each worker of pytest-xdist has its own of these, so that no two servers are given the same.
+    A server may need the port that is so much higher, its ``neighbour``, as well.
     """
     for port in _ports_to_try:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        both = {port, port + neighbour}
+        if not both.isdisjoint(_given) or port + neighbour not in PORTS:
+            continue
+        with ExitStack() as probes, suppress(OSError):
+            for each in both:
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", each))
+            _given.update(both)
             return port
     raise LookupError("all ports were given away")
 
@@ -187,6 +193,7 @@ def _ports_in_any_order() -> Iterator[int]:
 
 
 _ports_to_try = _ports_in_any_order()
+_given: set[int] = set()
 
 
 def accepts_connections(port: int) -> bool:

@@ -1,14 +1,15 @@
 """A Redis Cluster of three primaries, with a third of the slots each, and a replica of each."""
 
-import socket
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from servers.process import PORTS, free_port, wait_until
+from servers.process import free_port, wait_until
 from servers.redis import RedisServer
+
+BUS = 10_000  # so much higher than its port is the one on which a node talks to other nodes
 
 # Milliseconds after which nodes take another for dead, and its replica takes over.
 NEVER = 60_000  # a server that the machine holds up for a while stays what it is
@@ -25,7 +26,7 @@ class RedisCluster:
             *options,
         )
         self.nodes = [
-            RedisServer(*self.options, binary=binary, port=_cluster_port(), in_memory=True)
+            RedisServer(*self.options, binary=binary, port=free_port(neighbour=BUS), in_memory=True)
             for _ in range(6)
         ]
 
@@ -128,14 +129,3 @@ def redis_cluster():
         yield cluster.start()
     finally:
         cluster.remove()
-
-
-def _cluster_port() -> int:
-    """Find a port whose neighbour 10,000 higher, for the nodes among themselves, is free too."""
-    while True:
-        port = free_port()
-        if port + 10_000 not in PORTS:
-            continue
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port + 10_000)) != 0:
-                return port
