@@ -69,7 +69,7 @@ class SessionClosed(GramkeepError):
 
 
 class SessionNotLoaded(GramkeepError):
-    """A lazy session's ``data`` was used before the session was awaited."""
+    """A session's ``data`` was used before it was loaded: its handle wasn't awaited."""
 
     def __init__(self, *, key: str, storage: str) -> None:
         super().__init__(
