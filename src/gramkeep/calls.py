@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from gramkeep.errors import StorageUnavailable
+from gramkeep.errors import GramkeepError, StorageUnavailable
 from gramkeep.storage import Answer, Lease, Put, Record, Storage
 
 T = TypeVar("T")
@@ -216,7 +216,9 @@ class _Lane(Generic[T, A]):
                 request.future.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - handed to the callers
-            if len(together) == 1 or isinstance(error, StorageUnavailable):
+            if isinstance(error, GramkeepError) and error.outcomes is not None:
+                _tell_each(together, error.outcomes)
+            elif len(together) == 1 or isinstance(error, StorageUnavailable):
                 for request in together:
                     _fail(request, error)
             else:
@@ -230,6 +232,18 @@ class _Lane(Generic[T, A]):
             if not request.future.done():
                 request.future.set_result(answers[first:last])
             first = last
+
+
+def _tell_each(together: Sequence[_Request[Any, Any]], outcomes: Sequence[object]) -> None:
+    """Give each request the outcomes of its own items, or the first error among them."""
+    left = iter(outcomes)
+    for request in together:
+        own = list(islice(left, len(request.items)))
+        errors = [outcome for outcome in own if isinstance(outcome, Exception)]
+        if errors:
+            _fail(request, errors[0])
+        elif not request.future.done():
+            request.future.set_result(own)
 
 
 def _fail(request: _Request[Any, Any], error: Exception) -> None:

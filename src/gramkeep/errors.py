@@ -6,6 +6,7 @@ and its text says what to do about it. The texts stand here and nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -14,7 +15,11 @@ class GramkeepError(Exception):
 
     ``key`` is the session's key as the storage knows it (prefix included), ``storage`` the name
     of the storage, free of passwords; either is ``None`` where the error concerns none.
+    ``outcomes`` is ``None``, or says what became of each of several changes that a storage was
+    asked for at once: its answer, or its own error.
     """
+
+    outcomes: Sequence[object] | None = None
 
     def __init__(self, text: str, *, key: str | None = None, storage: str | None = None) -> None:
         super().__init__(text)

@@ -115,7 +115,7 @@ class Storage(ABC):
     outlives_closing: ClassVar[bool] = False
     """Whether the storage can be used on after `aclose`, as one that holds nothing to give up."""
 
-    calls_at_once: ClassVar[int | None] = None
+    calls_at_once: int | None = None
     """How many calls of one sort a process best has under way, where round trips are dear.
 
     Further ones are gathered and go together, as one call with many keys. ``None`` for storages
@@ -155,6 +155,9 @@ class Storage(ABC):
         With a lease, ``False`` also says that another owner holds the key; that a lease has run
         out matters only then. Whatever the answer, the owner gives up each key that it doesn't
         ``hold``, and its place among those who wait for it, in one step with the change.
+
+        After an error nothing was done, or with `StorageUnavailable` nothing is known; unless the
+        error's ``outcomes`` give, in order, an answer or an error for each change.
         """
 
     @abstractmethod

@@ -115,6 +115,27 @@ async def test_one_failing_key_fails_alone(remote, calls):
     assert answers == [[True]] * 3
 
 
+async def test_a_key_that_fails_after_the_others_were_done_fails_alone_and_they_are_not_repeated(
+    remote, calls
+):
+    unlucky = StorageUnavailable(storage="s", reason="no room for this one")
+    unlucky.outcomes = [True, unlucky, False, True]
+    tasks = await begin(
+        calls.put([put_of("first")]),
+        calls.put([put_of("a")]),
+        calls.put([put_of("b"), put_of("c")]),
+        calls.put([put_of("d")]),
+    )
+    remote.open.set()
+    await asyncio.sleep(0)
+    remote.error = unlucky
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(answers[2], StorageUnavailable)
+    assert answers[:2] == [[True], [True]]
+    assert answers[3] == [True]
+    assert len(remote.asked) == 2
+
+
 async def test_an_unreachable_storage_fails_all_callers_each_with_an_error_of_its_own(
     remote, calls
 ):

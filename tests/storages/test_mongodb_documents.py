@@ -9,15 +9,16 @@ from pymongo import AsyncMongoClient, MongoClient, WriteConcern
 from pymongo.monitoring import CommandListener
 from servers.mongodb import running_server
 
-from gramkeep import SessionConflict, SessionDecodeError, Sessions
+from gramkeep import SessionConflict, SessionDecodeError, Sessions, StorageUnavailable
 from gramkeep.storage import ABSENT, ANY, BUSY, DELETE, KEEP, PLACE_KEPT, Lease, Put
 from gramkeep.storages.mongodb import MongoStorage
-from gramkeep.storages.mongodb.storage import AT_ONCE
+from gramkeep.storages.mongodb.turns import AT_ONCE
 from gramkeep.testing.conformance.base import attempts
 
 pytest_plugins = ["servers.mongodb_fixtures"]
 
 ME, OTHER = Lease("me", 60), Lease("other", 60)
+MANY = [str(number) for number in range(40)]
 
 
 class Commands(CommandListener):
@@ -99,6 +100,98 @@ async def test_deleting_a_session_takes_two_commands(storage, client, collection
         session.data = None
     assert client.commands.names == ["findAndModify", "delete"]
     assert await documents(collection) == []
+
+
+async def test_many_sessions_are_read_by_one_command_and_claimed_by_two(storage, client):
+    await storage.put([Put(key, b"1", ANY) for key in MANY])
+    client.commands.clear()
+    assert {record.value for record in await storage.get(MANY)} == {b"1"}
+    assert client.commands.names == ["find"]
+    client.commands.clear()
+    assert {record.value for record in await storage.claim(MANY, ME)} == {b"1"}
+    assert client.commands.names == ["update", "find"]
+    assert await storage.claim(MANY, OTHER) == [BUSY] * len(MANY)
+
+
+async def test_claims_of_what_is_not_there_or_was_busy_take_one_command_each(storage, client):
+    await storage.put([Put(key, b"1", ANY) for key in MANY])
+    client.commands.clear()
+    waiting = Lease("me", 60, dict.fromkeys(MANY[:3], 1.5))
+    answers = await storage.claim([*MANY, "new"], waiting)
+    assert [answer and answer.value for answer in answers] == [*[b"1"] * len(MANY), None]
+    assert client.commands.names == ["update", "find", *["findAndModify"] * 4]
+
+
+async def test_many_changes_take_one_command_and_one_more_where_nothing_is_left(storage, client):
+    await storage.claim(MANY[:20], ME)
+    client.commands.clear()
+    assert await storage.put([Put(key, b"1", ABSENT) for key in MANY], ME) == [True] * len(MANY)
+    assert client.commands.names == ["update"]
+    client.commands.clear()
+    changes = [Put(key, KEEP, ANY) for key in ("x", *MANY[20:])]
+    deletions = [Put(key, DELETE, b"1") for key in MANY[:20]]
+    assert await storage.put(changes + deletions, ME) == [True] * (len(MANY) + 1)
+    assert client.commands.names == ["update", "delete"]
+    assert [key async for key in storage.scan()] == sorted(MANY[20:])
+
+
+async def test_each_of_many_changes_has_its_own_outcome_and_leaves_no_trace(storage, collection):
+    await storage.put([Put(key, b"1", ANY) for key in "abcdef"])
+    await storage.claim(["a", "b", "x"], ME)
+    await storage.claim(["c"], OTHER)
+    puts = {
+        Put("a", b"2", b"1"): True,
+        Put("b", b"2", b"0"): False,
+        Put("c", b"2", b"1"): False,  # somebody else's
+        Put("d", b"2", ABSENT): False,
+        Put("e", DELETE, b"1"): True,
+        Put("f", DELETE, b"0"): False,
+        Put("x", KEEP, ANY): True,
+        Put("n", b"2", ABSENT): True,
+        Put("gone", b"2", b"1"): False,
+        Put("gone too", KEEP, ABSENT): True,
+        Put("gone as well", DELETE, b"1"): False,
+    }
+    assert await storage.put(list(puts), ME) == list(puts.values())
+    await storage.put([Put("c", KEEP, ANY)], OTHER)
+    assert await documents(collection) == [
+        {"_id": key, "value": value}
+        for key, value in zip("abcdfn", [b"2", *[b"1"] * 4, b"2"], strict=True)
+    ]
+
+
+async def test_updates_at_once_share_commands(storage, client):
+    sessions = Sessions(initial=dict, storage=storage)
+    for _ in range(2):
+        client.commands.clear()
+        await asyncio.gather(*(add_one(sessions, key) for key in MANY))
+    # Some go alone before, and while, the others go together: nine or so, of eighty.
+    assert len(client.commands.names) <= 20
+    assert [(await sessions.get(key))["count"] for key in MANY] == [2] * len(MANY)
+
+
+async def add_one(sessions, key):
+    async with sessions.open(key) as session:
+        session.data["count"] = session.data.get("count", 0) + 1
+
+
+async def test_a_session_that_the_server_does_not_take_fails_alone(storage, client):
+    """Whether it refuses to let it be claimed, or to be written."""
+    await storage.put([Put(key, b'{"count":1}', ANY) for key in MANY])
+    sessions = Sessions(initial=dict, storage=storage)
+    forbidden = [{"_id": {"$ne": "7"}}, {"value": {"$ne": Binary(b'{"count":13}')}}]
+    await storage.write("8", {"count": 12})
+    validator = {"$and": forbidden}
+    await client.get_default_database().command("collMod", "gramkeep_sessions", validator=validator)
+    calls = (add_one(sessions, key) for key in MANY)
+    outcomes = dict(zip(MANY, await asyncio.gather(*calls, return_exceptions=True), strict=True))
+    for key in ("7", "8"):
+        error = outcomes.pop(key)
+        assert isinstance(error, StorageUnavailable)
+        assert "validation" in str(error)
+    assert set(outcomes.values()) == {None}
+    counts = {key: (await sessions.get(key))["count"] for key in MANY}
+    assert counts == dict.fromkeys(MANY, 2) | {"7": 1, "8": 12}
 
 
 async def test_few_commands_are_under_way_however_many_are_asked_for(storage, client):

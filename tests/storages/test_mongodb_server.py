@@ -21,11 +21,15 @@ from gramkeep import ConfigurationError, Sessions, StorageUnavailable
 from gramkeep.storage import ABSENT, ANY, DELETE, KEEP, Lease, Put
 from gramkeep.storage_url import storage_from_url
 from gramkeep.storages.mongodb import MongoStorage
-from gramkeep.storages.mongodb.storage import AT_ONCE
+from gramkeep.storages.mongodb.turns import AT_ONCE
 
 pytest_plugins = ["servers.mongodb_fixtures"]
 
 ME = Lease("me", 60)
+
+may_leave_sockets = pytest.mark.filterwarnings(  # see `own_mongodb`
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+)
 
 
 async def value_of(storage, key):
@@ -172,6 +176,7 @@ async def answered(call):
             return await call()
 
 
+@may_leave_sockets
 async def test_storage_recovers_soon_after_the_servers_return(own_mongodb):
     storage = MongoStorage(own_mongodb.url("bot") + "?timeoutMS=2500")
     await storage.put([Put(f"key {n}", b"1", ANY) for n in range(20)])
@@ -192,8 +197,7 @@ async def test_storage_recovers_soon_after_the_servers_return(own_mongodb):
     assert connections_to(own_mongodb.port) == 0
 
 
-# PyMongo may leave a socket that is cut while it is opened to the garbage collector.
-@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+@may_leave_sockets
 async def test_connections_that_a_restart_cut_fail_no_call(own_mongodb):
     storage = MongoStorage(own_mongodb.url("bot"))
     await storage.put([Put(f"key {n}", b"1", ANY) for n in range(20)])
@@ -203,6 +207,7 @@ async def test_connections_that_a_restart_cut_fail_no_call(own_mongodb):
     await storage.aclose()
 
 
+@may_leave_sockets
 async def test_updates_wait_for_a_server_that_comes_back_soon(own_mongodb):
     storage = MongoStorage(own_mongodb.url("bot") + "?timeoutMS=20000")
     await storage.put([Put("key", b"1", ANY)])
@@ -215,6 +220,7 @@ async def test_updates_wait_for_a_server_that_comes_back_soon(own_mongodb):
     await storage.aclose()
 
 
+@may_leave_sockets
 async def test_no_count_that_was_told_is_lost_by_a_kill(own_mongodb):
     # This server doesn't remember what it has done, to answer a write that the driver sends again.
     storage = MongoStorage(own_mongodb.url("bot") + "?timeoutMS=5000&retryWrites=false")

@@ -13,8 +13,14 @@ from gramkeep.storages.mongodb.connection import Collection
 from gramkeep.storages.mongodb.layout import Layout
 
 with driver_of("mongodb"):
-    from pymongo import ReturnDocument
-    from pymongo.errors import DuplicateKeyError, PyMongoError
+    from pymongo import ReturnDocument, UpdateOne
+    from pymongo.errors import (
+        BulkWriteError,
+        DuplicateKeyError,
+        OperationFailure,
+        PyMongoError,
+        WriteConcernError,
+    )
 
 SCAN_PAGE: Final = 500  # keys read in one go while scanning
 ATTEMPTS: Final = 5  # at a document that others make or delete at the same time
@@ -71,9 +77,24 @@ class Documents:
         if document is None:
             text = f"it has no document for {key!r} after it made one"
             raise PyMongoError(text)
-        if document.get("lease", {}).get("owner") != lease.owner:
-            return BUSY
-        return self._layout.record(document) if "value" in document else None
+        return self._claimed(document, lease)
+
+    async def claim_many(
+        self, keys: Sequence[str], lease: Lease
+    ) -> dict[str, Record | Answer | None]:
+        """Read and take several keys that weren't busy before, in two commands.
+
+        Keys without a document are not answered, and none are if one document is in the way of
+        the others. Where keys are names.
+        """
+        query = {self._key: {"$in": keys}}
+        pipeline = updates.claim(self._layout, keys[0], lease)  # of the others it is the same
+        try:
+            await self._collection.update_many(query, pipeline)
+        except OperationFailure:  # which one it is about shows when each is claimed alone
+            return {}
+        documents = await self._collection.find(query).to_list()
+        return {document[self._key]: self._claimed(document, lease) for document in documents}
 
     async def put(self, put: Put, lease: Lease | None) -> bool:
         """Carry out a change, in one command where there is a document or the key is deleted."""
@@ -100,6 +121,25 @@ class Documents:
                 return True
         return put.expected is ABSENT or put.expected is ANY
 
+    async def put_many(self, puts: Sequence[Put], lease: Lease | None) -> set[str]:
+        """Carry out several changes in one command, and give the keys of those that were done.
+
+        Of the others nothing was done. Where keys are names.
+        """
+        statements = []
+        for put in puts:
+            # What has no document is refused one that is made for it, or is as it should be.
+            is_as_asked = not isinstance(put.value, bytes) and put.expected in (ABSENT, ANY)
+            pipeline = updates.put(self._layout, put, lease, or_fail=True)
+            statements.append(UpdateOne({self._key: put.key}, pipeline, upsert=not is_as_asked))
+        failed = await self._carry_out(statements)
+        done = [put for index, put in enumerate(puts) if index not in failed]
+        emptied = [put.key for put in done if not isinstance(put.value, bytes) and not put.hold]
+        if emptied:
+            with suppress(PyMongoError):  # the server does it as well, some time
+                await self._collection.delete_many({self._key: {"$in": emptied}, **updates.NOTHING})
+        return {put.key for put in done}
+
     async def prune(self, at_most: int) -> int:
         """Remove some expired sessions, where the server doesn't."""
         if self._layout.removes_itself or at_most < 1:
@@ -109,6 +149,22 @@ class Documents:
         names = [document["_id"] for document in found]
         result = await self._collection.delete_many({"_id": {"$in": names}, **expired})
         return result.deleted_count
+
+    def _claimed(self, document: dict[str, Any], lease: Lease) -> Record | Answer | None:
+        if document.get("lease", {}).get("owner") != lease.owner:
+            return BUSY
+        return self._layout.record(document) if "value" in document else None
+
+    async def _carry_out(self, statements: Sequence[UpdateOne]) -> set[int]:
+        """Carry out each for itself, in one command, and say which ones failed."""
+        try:
+            await self._collection.bulk_write(statements, ordered=False)
+        except BulkWriteError as error:
+            if unconfirmed := error.details["writeConcernErrors"]:
+                last = unconfirmed[-1]
+                raise WriteConcernError(last["errmsg"], last["code"], last) from error
+            return {failure["index"] for failure in error.details["writeErrors"]}
+        return set()
 
     async def _update(
         self,

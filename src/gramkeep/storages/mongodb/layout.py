@@ -53,7 +53,7 @@ class Layout(ABC):
     """One form of documents. ``storage`` is how errors call the storage."""
 
     key: ClassVar[str]
-    """The field that holds the key."""
+    """The field that holds the key; where it is ``_id``, keys are the documents' names."""
 
     removes_itself: ClassVar[bool]
     """Whether the server removes what has expired."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 from urllib.parse import quote, unquote_plus, urlsplit
 
-from gramkeep.errors import ConfigurationError, SessionEncodeError, StorageUnavailable
+from gramkeep.errors import (
+    ConfigurationError,
+    GramkeepError,
+    SessionEncodeError,
+    StorageUnavailable,
+)
 from gramkeep.storage import Answer, Lease, Put, Record, Storage
-from gramkeep.storages.concurrency import Gate
 from gramkeep.storages.driver import driver_of
 from gramkeep.storages.mongodb.connection import (
     Client,
@@ -22,10 +31,10 @@ from gramkeep.storages.mongodb.connection import (
 )
 from gramkeep.storages.mongodb.documents import Documents
 from gramkeep.storages.mongodb.layout import LAYOUTS
+from gramkeep.storages.mongodb.turns import Turns, answers
 from gramkeep.storages.url_options import without_password
 
 with driver_of("mongodb"):
-    import pymongo
     from bson.errors import InvalidDocument
     from pymongo import AsyncMongoClient
     from pymongo.asynchronous.collection import AsyncCollection
@@ -36,8 +45,11 @@ with driver_of("mongodb"):
         ServerSelectionTimeoutError,
     )
 
-READ_AT_ONCE: Final = 100  # keys in one command
-AT_ONCE: Final = 16  # commands under way: with more, the driver keeps the event loop busy
+TOGETHER: Final = 50  # keys in one command,
+BYTES_TOGETHER: Final = 1024 * 1024  # and bytes to write, unless a value alone has more
+COMMANDS_OF_CLAIM: Final = 2  # for many keys: as many or fewer are better claimed one by one
+
+Answers: TypeAlias = dict[str, Record | Answer | None]
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -102,12 +114,15 @@ class MongoStorage(Storage):
         )
         self._layout = LAYOUTS[layout](self.name)
         self._connection: Connection[Documents] | None = None
+        # grammY's keys are no names, and of a document that isn't there many would learn nothing.
+        self._shares_commands = self._layout.key == "_id"
+        self.calls_at_once = 2 if self._shares_commands else None
         options = given.database.client.options
-        self._timeout = options.timeout  # seconds for all of a call, if it is to have an end
-        self._patience = options.timeout or options.server_selection_timeout
-        self._gate = Gate(AT_ONCE)
-        self._under_way: set[asyncio.Task[Any]] = set()
-        self._is_closed = False
+        self._turns = Turns(
+            self.name,
+            timeout=options.timeout,
+            patience=options.timeout or options.server_selection_timeout,
+        )
 
     @classmethod
     def from_url(cls, url: str) -> MongoStorage:
@@ -127,48 +142,48 @@ class MongoStorage(Storage):
         return cls(f"{place}?{'&'.join(others)}" if others else place, **own)
 
     async def get(self, keys: Sequence[str]) -> list[Record | None]:
-        """Read several keys, up to a hundred of them in one command."""
-        wanted = list(dict.fromkeys(keys))
-        pages = [
-            wanted[first : first + READ_AT_ONCE] for first in range(0, len(wanted), READ_AT_ONCE)
-        ]
-        found: dict[str, Record] = {}
-        for records in await self._settled(self._each(pages, self._read)):
-            found |= records
-        return [found.get(key) for key in keys]
+        """Read several keys, up to fifty of them in one command."""
+        return await self._turns.settled(self._get(keys))
 
     async def claim(self, keys: Sequence[str], lease: Lease) -> list[Record | Answer | None]:
-        """Read and take several keys, each in one command, some at a time."""
-        return await self._settled(self._each(keys, lambda key: self._claim(key, lease)))
+        """Read and take several keys, up to fifty of them in two commands.
+
+        Those that were busy before, or have no document yet, take one each.
+        """
+        return await self._turns.settled(self._claim(keys, lease))
 
     async def put(
         self, puts: Sequence[Put], lease: Lease | None = None, *, atomic: bool = False
     ) -> list[bool]:
-        """Carry out several changes, each in one command, some at a time."""
-        return await self._settled(self._each(puts, lambda put: self._put(put, lease)))
+        """Carry out several changes, up to fifty of them in one command."""
+        return await self._turns.settled(self._put(puts, lease))
 
     async def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over all keys that start with ``prefix``, in the order of their UTF-8."""
-        page = await self._settled(self._page(prefix, None))
+        page = await self._turns.settled(self._page(prefix, None))
         while page:
             for key in page:
                 if not key.startswith(prefix):
                     return  # keys are in order, so no other one follows
                 yield key
-            page = await self._settled(self._page(prefix, page[-1]))
+            page = await self._turns.settled(self._page(prefix, page[-1]))
 
     async def prune(self, at_most: int) -> int:
         """Remove some expired sessions of grammY's layout; gramkeep's the server removes."""
-        return await self._settled(self._prune(at_most))
+        return await self._turns.settled(self._prune(at_most))
 
     async def aclose(self) -> None:
         """Finish what was asked before, then close the client, unless it is the user's."""
-        self._is_closed = True
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+        await self._turns.close()
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+    async def _get(self, keys: Sequence[str]) -> list[Record | None]:
+        found: dict[str, Record] = {}
+        for records in await self._turns.each(_portions(list(dict.fromkeys(keys))), self._read):
+            found |= records
+        return [found.get(key) for key in keys]
 
     async def _read(self, keys: Sequence[str]) -> dict[str, Record]:
         try:
@@ -182,20 +197,62 @@ class MongoStorage(Storage):
         except PyMongoError as error:
             raise self._unavailable(error) from error
 
-    async def _claim(self, key: str, lease: Lease) -> Record | Answer | None:
+    async def _claim(self, keys: Sequence[str], lease: Lease) -> list[Record | Answer | None]:
+        def claim_many(keys: Sequence[str]) -> Coroutine[Any, Any, Answers]:
+            return self._claiming(lambda documents: documents.claim_many(keys, lease))
+
+        def claim_one(key: str) -> Coroutine[Any, Any, Record | Answer | None]:
+            return self._claiming(lambda documents: documents.claim(key, lease))
+
+        if len(keys) == 1:
+            return await self._turns.each(keys, claim_one)
+        found: Answers = {}
+        fresh = [key for key in keys if key not in lease.waited]
+        if self._shares_commands and len(fresh) > COMMANDS_OF_CLAIM:
+            for some in await self._turns.each(_portions(fresh), claim_many):
+                found |= some
+        alone = [key for key in keys if key not in found]
+        return _together(keys, found, alone, await self._turns.outcomes(alone, claim_one))
+
+    async def _claiming(self, claim: Callable[[Documents], Awaitable[T]]) -> T:
         try:
             documents = await self._documents()
             try:
-                return await documents.claim(key, lease)
+                return await claim(documents)
             except AutoReconnect as error:
                 if error.timeout:
                     raise
                 # The connection was lost. Who claims twice has what it would have had by once.
-                return await documents.claim(key, lease)
+                return await claim(documents)
         except PyMongoError as error:
             raise self._unavailable(error) from error
 
-    async def _put(self, put: Put, lease: Lease | None) -> bool:
+    async def _put(self, puts: Sequence[Put], lease: Lease | None) -> list[bool]:
+        def put_many(puts: Sequence[Put]) -> Coroutine[Any, Any, set[str]]:
+            return self._put_many(puts, lease)
+
+        def put_one(put: Put) -> Coroutine[Any, Any, bool]:
+            return self._put_one(put, lease)
+
+        if len(puts) == 1:
+            return await self._turns.each(puts, put_one)
+        done: dict[str, bool] = {}
+        if self._shares_commands:
+            portions = [portion for portion in _portions(puts, _size) if len(portion) > 1]
+            for some in await self._turns.each(portions, put_many):
+                done |= dict.fromkeys(some, True)
+        alone = [put for put in puts if put.key not in done]
+        keys = [put.key for put in alone]
+        outcomes = await self._turns.outcomes(alone, put_one)
+        return _together([put.key for put in puts], done, keys, outcomes)
+
+    async def _put_many(self, puts: Sequence[Put], lease: Lease | None) -> set[str]:
+        try:
+            return await (await self._documents()).put_many(puts, lease)
+        except PyMongoError as error:
+            raise self._unavailable(error, writes=True) from error
+
+    async def _put_one(self, put: Put, lease: Lease | None) -> bool:
         try:
             return await (await self._documents()).put(put, lease)
         except InvalidDocument as error:
@@ -216,8 +273,6 @@ class MongoStorage(Storage):
         connection = self._connection
         if connection is not None and connection.is_of_here():
             return await connection.ready()
-        if self._is_closed:
-            raise StorageUnavailable(storage=self.name, reason="it was closed")
         connection = self._connection = Connection(*self._open(), self._prepare)
         return await connection.ready()
 
@@ -225,62 +280,6 @@ class MongoStorage(Storage):
         documents = Documents(collection, self._layout)
         await documents.prepare()
         return documents
-
-    async def _settled(self, call: Coroutine[Any, Any, T]) -> T:
-        """Wait for a call; when cancelled, until its commands have been answered.
-
-        A command that is given up half way may still be carried out after the next ones, and take
-        a lease that was given up, or write what is no longer wanted. And the driver closes the
-        connection of a cancelled command, or leaves it to the garbage collector.
-        """
-        if self._is_closed:
-            call.close()
-            raise StorageUnavailable(storage=self.name, reason="it was closed")
-        task = asyncio.ensure_future(call)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            if not task.cancelled():
-                task.exception()  # nobody else looks at it
-            raise cancelled
-        return task.result()
-
-    async def _each(
-        self, items: Sequence[K], call: Callable[[K], Coroutine[Any, Any, T]]
-    ) -> list[T]:
-        """Call for each of several, as many at a time as may be, and give the answers in order."""
-        if len(items) == 1:
-            return [await self._in_turn(call, items[0])]
-        calls = (self._in_turn(call, item) for item in items)
-        # All are waited for: none may go on behind the back of whoever is told of an error.
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        return answers  # type: ignore[return-value] # no exception is among them
-
-    async def _in_turn(self, call: Callable[[K], Coroutine[Any, Any, T]], item: K) -> T:
-        """Call for one when not too many others are under way, which is a part of its time."""
-        turn = self._gate.turn()
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(self._patience):
-                await turn.acquire()
-        except TimeoutError:
-            reason = f"{AT_ONCE} commands before it were not answered in {self._patience:g} s"
-            raise StorageUnavailable(storage=self.name, reason=reason) from None
-        try:
-            left = self._timeout and max(0.001, began + self._timeout - time.monotonic())
-            with pymongo.timeout(left):
-                return await call(item)
-        finally:
-            turn.release()
 
     def _unavailable(self, error: PyMongoError, *, writes: bool = False) -> StorageUnavailable:
         reason = _reason(error)
@@ -296,3 +295,35 @@ def _reason(error: PyMongoError) -> str:
     if isinstance(error, OperationFailure) and error.details:
         return f"{error.details.get('errmsg', error)} (code {error.code})"
     return re.split(r",? \(configured timeouts: |, (?:Timeout|full error): ", str(error))[0]
+
+
+def _together(
+    keys: Sequence[str],
+    shared: Mapping[str, T],
+    alone: Sequence[str],
+    outcomes: Sequence[T | BaseException],
+) -> list[T]:
+    """Put the outcomes of those that went alone between the shared answers of the others."""
+    of_each = {**shared, **dict(zip(alone, outcomes, strict=True))}
+    in_order = [of_each[key] for key in keys]
+    for outcome in outcomes:
+        if isinstance(outcome, GramkeepError):
+            outcome.outcomes = in_order
+    return answers(in_order)
+
+
+def _portions(items: Sequence[K], size_of: Callable[[K], int] = lambda _: 0) -> list[list[K]]:
+    """Divide what is asked for into commands, none of which takes long."""
+    portions: list[list[K]] = []
+    size = 0
+    for item in items:
+        size += size_of(item)
+        if not portions or len(portions[-1]) == TOGETHER or size > BYTES_TOGETHER:
+            portions.append([])
+            size = size_of(item)
+        portions[-1].append(item)
+    return portions
+
+
+def _size(put: Put) -> int:
+    return len(put.value) if isinstance(put.value, bytes) else 0

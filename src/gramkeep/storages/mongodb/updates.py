@@ -1,11 +1,11 @@
-"""One command of MongoDB's for a claim, and one for a put.
+"""The updates of MongoDB's that a claim is, and a put.
 
-Each is an update by an aggregation pipeline: it decides and changes in one step on the server, by
-the server's clock. Beside the session's own fields a document may have for a while:
+Each is an aggregation pipeline: it decides and changes in one step on the server, by the server's
+clock. Beside the session's own fields a document may have for a while:
 
 - ``lease``: ``{owner, until}``, who holds the session;
 - ``waiting``: ``{owner, since, seen}``, the place of the one that has waited longest;
-- ``refused``: `True` after a put that was not done, which is how its caller learns of it;
+- ``refused``: `True` after a put alone that was not done, which is how its caller learns of it;
 - ``empty``: `True` where nothing is left, until the document is deleted in the next step.
 
 A stage that sets ``lease: {…}`` would merge it with the one that is there, so that no object ever
@@ -45,6 +45,8 @@ NOTHING: Final = {field: {"$exists": False} for field in ("value", "lease", "wai
 
 _NO_LEASE: Final = {"$eq": [{"$type": "$lease"}, "missing"]}
 _NO_PLACE: Final = {"$eq": [{"$type": "$waiting"}, "missing"]}
+_HAS_NOTHING: Final = {"$and": [{"$not": [HAS_VALUE]}, _NO_LEASE, _NO_PLACE]}
+_EMPTY: Final = {"$set": {"empty": {"$cond": [_HAS_NOTHING, True, REMOVE]}}}
 
 
 def claim(layout: Layout, key: str, lease: Lease) -> Pipeline:
@@ -90,14 +92,22 @@ def claim(layout: Layout, key: str, lease: Lease) -> Pipeline:
     ]
 
 
-def put(layout: Layout, put: Put, lease: Lease | None) -> Pipeline:
-    """Change a value if it is the expected one and nobody else's, and give up what isn't held."""
+def put(layout: Layout, put: Put, lease: Lease | None, *, or_fail: bool = False) -> Pipeline:
+    """Change a value if it is the expected one and nobody else's, and give up what isn't held.
+
+    What is refused is marked, and given up too. Or else it fails, for those who learn of nothing
+    but errors, and changes nothing: it would give the document another name, which no server does
+    (ImmutableField, 66).
+    """
     gives_up: list[Expression] = [{"$not": [_IS_HELD]}]
     leaves: list[Expression] = [{"$not": [_IS_WAITED_FOR]}]
     if lease is not None and not put.hold:
         owner = {"$literal": lease.owner}
         gives_up.append({"$eq": ["$lease.owner", owner]})
         leaves.append({"$eq": ["$waiting.owner", owner]})
+    told: dict[str, Expression] = {"refused": _if("$refused", True, REMOVE)}
+    if or_fail:
+        told = {"_id": _if("$refused", None, "$_id"), "refused": REMOVE}
     return [
         {
             "$set": {
@@ -110,15 +120,11 @@ def put(layout: Layout, put: Put, lease: Lease | None) -> Pipeline:
                 **_where("$refused", {}, _changed(layout, put)),
                 "lease": _if({"$or": gives_up}, REMOVE, "$lease"),
                 "waiting": _if({"$or": leaves}, REMOVE, "$waiting"),
-                "refused": _if("$refused", True, REMOVE),
+                **told,
                 "alive": REMOVE,
             }
         },
-        {
-            "$set": {
-                "empty": _if({"$and": [{"$not": [HAS_VALUE]}, _NO_LEASE, _NO_PLACE]}, True, REMOVE)
-            }
-        },
+        _EMPTY,
         *_at_last(layout),
     ]
 
