@@ -144,7 +144,8 @@ class Wire(asyncio.Protocol):
         """
         if self.lost is not None:
             raise Lost(self.lost, was_sent=False)
-        if not self._under_way and monotonic() - self._heard > SILENCE and self._has_input():
+        is_first = not self._queue and not self._under_way
+        if is_first and monotonic() - self._heard > SILENCE and self._has_input():
             return self._ask_after_reading(call)
         if call.is_asking:
             asking = Answer(command_of(b"ASKING"), self._queue, loop=self.loop)
