@@ -58,7 +58,7 @@ class SessionOptions(Generic[T]):
     - ``key`` is the name under which handlers get the session, ``<key>_handle`` its handle.
     - ``lazy``: load when the session is awaited, not before.
     - ``ttl``: lifetime, a timedelta or seconds, from the last ``refresh_ttl``: ``"write"`` or
-      ``"access"``.
+      ``"access"``, which needs a ``ttl``.
     - ``migrations``: ``{version: old -> new}``, any numbers; those above the stored version run in
       their order, on plain decoded data, whenever it is loaded, until the session is saved in its
       new form. What is stored without a version is older than all. May be async.
@@ -132,6 +132,9 @@ class SessionOptions(Generic[T]):
                 raise ConfigurationError(text)
         if self.ttl is not None:
             self.ttl = positive_seconds("ttl", self.ttl)
+        elif self.refresh_ttl == "access":
+            text = "refresh_ttl='access' counts ttl= anew, and there is none: pass a ttl=, too"
+            raise ConfigurationError(text)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> SessionOptions[T]:

@@ -927,14 +927,6 @@ async def test_a_failed_update_and_one_that_does_not_load_are_no_access(storage)
     assert len(storage.puts) == written
 
 
-async def test_access_without_a_ttl_writes_nothing(storage):
-    sessions = Sessions(initial=Counter, storage=storage, refresh_ttl="access")
-    await storage.place("a", b'{"count":1}')
-    async with sessions.open("a"):
-        pass
-    assert storage.puts == []
-
-
 async def test_access_to_a_new_session_stores_nothing(storage):
     sessions = Sessions(initial=Counter, storage=storage, ttl=1000, refresh_ttl="access")
     async with sessions.open("a"):

@@ -805,6 +805,8 @@ async def test_deleting_makes_no_initial_value(storage):
         ({"key": None}, "key=None must be a string"),
         ({"isolation": "none"}, "isolation='none' must be one of serial, optimistic"),
         ({"refresh_ttl": "read"}, "refresh_ttl='read' must be one of write, access"),
+        ({"refresh_ttl": "access"}, "refresh_ttl='access' counts ttl= anew, and there is none"),
+        ({"refresh_ttl": "access", "ttl": None}, "pass a ttl=, too"),
         ({"ttl": 0}, "ttl=0 must be a timedelta or a number of seconds, above 0"),
         ({"ttl": timedelta(0)}, "ttl="),
         ({"ttl": "1h"}, "ttl='1h' must be"),
