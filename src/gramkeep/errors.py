@@ -74,15 +74,22 @@ class SessionClosed(GramkeepError):
 
 
 class SessionNotLoaded(GramkeepError):
-    """A session's ``data`` was used before it was loaded: its handle wasn't awaited."""
+    """A session's ``data`` was used before it was loaded: its handle wasn't awaited.
 
-    def __init__(self, *, key: str, storage: str) -> None:
+    ``was_assigned``: it was ``is_new`` that was used, of a session whose data was set unread.
+    """
+
+    def __init__(self, *, key: str, storage: str, was_assigned: bool = False) -> None:
         super().__init__(
-            f"session {key!r} in {storage} is not loaded yet: `await` its handle before using its "
-            "data",
+            f"session {key!r} in {storage} was assigned before it was loaded, and whether it is "
+            "new isn't known: `await` its handle before assigning"
+            if was_assigned
+            else f"session {key!r} in {storage} is not loaded yet: `await` its handle before using "
+            "its data",
             key=key,
             storage=storage,
         )
+        self.was_assigned = was_assigned
 
 
 class SessionBusy(GramkeepError):

@@ -89,7 +89,7 @@ class Session(Generic[T]):
         self._state: State = UNREAD
         self._data: T | None = None
         self._record: Record | None = None
-        self._is_new = True
+        self._is_new: bool | None = None  # not known before it is loaded
         self._baselines: tuple[bytes, ...] = ()  # what the unchanged data encodes to
         self._encoded = b""  # what it encoded to when it was found to be changed
         self._ticket: Ticket | None = None
@@ -140,10 +140,13 @@ class Session(Generic[T]):
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing was stored for this session when it was loaded."""
+        """Whether nothing was stored for this session when it was loaded.
+
+        Raises `SessionNotLoaded` for a lazy session that wasn't, also where its data was set.
+        """
         if self._refusal is not None:
             raise self._refusal(self)
-        if self._state is not LOADED:
+        if self._is_new is None:
             self._raise_not_loaded()
         return self._is_new
 
@@ -212,7 +215,11 @@ class Session(Generic[T]):
         return SessionClosed(key=self._stored_key, storage=self._keeper.storage_name)
 
     def _raise_not_loaded(self) -> NoReturn:
-        raise SessionNotLoaded(key=self._stored_key, storage=self._keeper.storage_name)
+        raise SessionNotLoaded(
+            key=self._stored_key,
+            storage=self._keeper.storage_name,
+            was_assigned=self._state is not UNREAD,
+        )
 
 
 class NoSession:

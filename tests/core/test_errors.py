@@ -49,6 +49,7 @@ SAMPLES = [
     NoSessionKey("a reason"),
     SessionClosed(**PLACE),
     SessionNotLoaded(**PLACE),
+    SessionNotLoaded(**PLACE, was_assigned=True),
     SessionBusy(**PLACE, waited=60.0),
     SessionBusy(**PLACE, waited=0),
     SessionConflict(**PLACE),
@@ -185,7 +186,15 @@ async def test_session_not_loaded(storage):
     async with Sessions(initial=Counter, storage=storage, lazy=True).open("42") as session:
         with pytest.raises(SessionNotLoaded) as caught:
             session.data.count += 1
-    check(caught)
+    check(caught, was_assigned=False)
+
+
+async def test_session_not_loaded_but_assigned(storage):
+    async with Sessions(initial=Counter, storage=storage, lazy=True).open("42") as session:
+        session.data = Counter(1)
+        with pytest.raises(SessionNotLoaded) as caught:
+            _ = session.is_new
+    check(caught, was_assigned=True)
 
 
 async def test_session_busy_with_another_update(storage):

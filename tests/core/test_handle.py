@@ -554,6 +554,30 @@ async def test_is_new_tells_what_loading_found_also_after_a_save(sessions):
         assert not session.is_new
 
 
+@pytest.mark.parametrize("save_first", [False, True])
+async def test_whether_a_session_is_new_is_unknown_where_it_was_assigned_unread(
+    lazy, storage, save_first
+):
+    await storage.place("a", b'{"count":5}')
+    async with lazy.open("a") as session:
+        session.data = Counter(9)
+        if save_first:
+            await session.save()
+        with pytest.raises(SessionNotLoaded, match=r"loaded, .* before assigning"):
+            _ = session.is_new
+        assert await session == Counter(9)
+        await session.reload()
+        assert not session.is_new
+
+
+async def test_a_session_that_was_cleared_unread_is_new(lazy, storage):
+    await storage.place("a", b'{"count":5}')
+    async with lazy.open("a") as session:
+        await session.clear()
+        assert session.is_new
+        assert session.data == Counter(0)
+
+
 # After the update.
 
 
