@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
+from itertools import permutations
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -191,12 +192,14 @@ class MultiSessions:
                 for name, options in self._options_of_parts.items()
             }
         )
-        places = defaultdict(list)
-        for name, sessions in self.parts.items():
-            places[id(sessions.storage), sessions.kind.prefix].append(name)
-        for (_, prefix), names in places.items():
-            if len(names) > 1:
-                text = f"parts {', '.join(names)} share the prefix {prefix!r} in one storage"
+        for (one, of_one), (other, of_other) in permutations(self.parts.items(), 2):
+            prefix, longer = of_one.kind.prefix, of_other.kind.prefix
+            if of_one.storage is of_other.storage and longer.startswith(prefix):
+                text = (
+                    f"prefix {prefix!r} of part {one} begins the prefix {longer!r} of part "
+                    f"{other}, and both are in one storage, where their keys could meet. Give "
+                    "them prefixes neither of which begins the other, as their names with a colon"
+                )
                 raise ConfigurationError(text)
 
     async def open_for(

@@ -121,8 +121,10 @@ async def test_user_42_and_chat_42_have_records_of_their_own(storage):
 async def test_a_part_may_have_no_prefix_in_a_storage_of_its_own(storage):
     options = parts(storage)
     options["user"].prefix = ""
+    own = options["user"].storage = Recording()
     await run(session(type="multi", **options), visit)
-    assert {key async for key in storage.scan()} == {"7", "chat:42"}
+    assert [key async for key in own.scan()] == ["7"]
+    assert [key async for key in storage.scan()] == ["chat:42"]
 
 
 async def test_setting_a_part_to_none_deletes_it_and_leaves_the_other(storage):
@@ -357,13 +359,27 @@ async def test_an_unknown_part_is_an_attribute_error_that_names_the_known(storag
         ({"user": SessionOptions(key="basket")}, "belong to the multi session"),
         (
             {"a": SessionOptions(prefix="x"), "b": SessionOptions(prefix="x")},
-            "share the prefix 'x'",
+            "prefix 'x' of part a begins the prefix 'x' of part b",
+        ),
+        (
+            {"a": SessionOptions(prefix="p1"), "b": SessionOptions(prefix="p")},
+            "prefix 'p' of part b begins the prefix 'p1' of part a",
+        ),
+        (
+            {"a": SessionOptions(), "b": SessionOptions(prefix="")},
+            "prefix '' of part b begins the prefix 'a:' of part a",
         ),
     ],
 )
 def test_wrong_parts_are_refused(options, text):
     with pytest.raises(ConfigurationError, match=text):
         session(type="multi", **options)
+
+
+def test_a_prefix_may_begin_another_one_in_another_storage():
+    a = SessionOptions(prefix="p1", storage=Recording())
+    b = SessionOptions(prefix="p", storage=Recording())
+    session(type="multi", a=a, b=b)
 
 
 def test_an_unknown_type_is_refused():
