@@ -13,6 +13,7 @@ from .broken import (
     keys,
     leases,
     lifecycle,
+    pruning,
     values,
     waiting,
 )
@@ -20,7 +21,10 @@ from .broken.unbroken import Unbroken
 
 BREAKAGES = [
     pytest.param(broken, test, arguments, id=f"{broken.__name__}-{test}")
-    for part in (values, changes, expiry, keys, concurrency, claims, leases, waiting, lifecycle)
+    for part in (
+        *(values, changes, expiry, pruning, keys),
+        *(concurrency, claims, leases, waiting, lifecycle),
+    )
     for broken in vars(part).values()
     if isinstance(broken, type)
     for test, *arguments in vars(broken).get("caught_by", ())

@@ -262,6 +262,40 @@ async def test_prune_removes_what_has_expired_and_nothing_else(storage, bucket):
     assert names_in(bucket) == ["!conditions", "expiring", "lasting"]
 
 
+async def test_prune_makes_up_for_what_others_remove_first(storage, other, bucket, monkeypatch):
+    await storage.put([Put(f"expired {n}", b"1", ANY, SHORT) for n in range(5)])
+    await asyncio.sleep(2 * SHORT)
+    changes = storage._open().changes
+    clear = changes.clear
+
+    async def clear_late(name):
+        if "0" in name.removeprefix("expired!20"):
+            await other._open().changes.clear(name)
+        return await clear(name)
+
+    monkeypatch.setattr(changes, "clear", clear_late)
+    assert await storage.prune(2) == 2
+    assert await storage.prune(3) == 2
+    assert names_in(bucket) == ["!conditions"]
+
+
+async def test_prune_asks_about_each_object_once_a_round(storage, monkeypatch):
+    await storage.put([Put(f"expired {n}", b"1", ANY, SHORT) for n in range(5)])
+    await storage.put([Put(f"living {n}", b"1", ANY, 90) for n in range(5)])
+    await asyncio.sleep(2 * SHORT)
+    assert await storage.prune(3) == 3
+    objects = storage._open().objects
+    look, looked_at = objects.look, []
+
+    async def noting(name):
+        looked_at.append(name)
+        return await look(name)
+
+    monkeypatch.setattr(objects, "look", noting)
+    assert await storage.prune(3) == 2
+    assert len(looked_at) == len(set(looked_at)) == 7
+
+
 async def test_sessions_prune(storage, bucket):
     async with Sessions(initial=dict, storage=storage, ttl=SHORT) as sessions:
         for n in range(30):

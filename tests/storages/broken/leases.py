@@ -186,6 +186,14 @@ class LeaseEndsWithTheValue(Unbroken):
         return super().take(key, lease)
 
 
+@caught_by("test_pruning_takes_no_lease_away")
+class PrunesLeasesOfNothing(Unbroken):
+    async def prune(self, at_most):
+        for key in self.holds.keys() - self.data.keys():
+            del self.holds[key]
+        return await super().prune(at_most)
+
+
 @caught_by("test_a_value_outlives_the_lease")
 class ValueEndsWithTheLease(Unbroken):
     def find(self, key):

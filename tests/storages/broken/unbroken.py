@@ -65,6 +65,12 @@ class Unbroken(Storage):
             if key.startswith(prefix) and self.find(key):
                 yield key
 
+    async def prune(self, at_most):
+        expired = [key for key in self.data if not self.find(key)][:at_most]
+        for key in expired:
+            del self.data[key]
+        return len(expired)
+
     async def aclose(self):
         pass
 

@@ -165,20 +165,22 @@ class S3Storage(Storage):
     async def prune(self, at_most: int) -> int:
         """Remove some expired sessions, and what was left by processes that died while deleting.
 
-        Goes on where the last call came to. Objects that may have expired are asked one by one.
+        Goes on where the last call came to, and once around. Objects that may have expired are
+        asked one by one.
         """
         objects, changes = self._open()
         total = 0
-        async for page in objects.pages(self._pruned_up_to):
+        async for page in self._once_around(objects, self._pruned_up_to):
             unsure = [one for one in page if one.may_say_more and key_in(one.name) is not None]
             for some in _parts(unsure):
                 contents = zip(some, await self._contents(objects, some), strict=True)
                 gone = [listed.name for listed, content in contents if _is_rest(content)]
-                gone = gone[: at_most - total]
-                clearing = side_by_side(changes.clear, gone, at_once=self._at_once)
-                total += sum(await to_its_end(clearing))
+                while gone and total < at_most:
+                    next_, gone = gone[: at_most - total], gone[at_most - total :]
+                    clearing = side_by_side(changes.clear, next_, at_once=self._at_once)
+                    total += sum(await to_its_end(clearing))
+                    self._pruned_up_to = next_[-1]
                 if total >= at_most:
-                    self._pruned_up_to = gone[-1]
                     return total
             if page:
                 self._pruned_up_to = page[-1].name
@@ -189,6 +191,19 @@ class S3Storage(Storage):
         """Take no further calls. Those under way come to their end. Idempotent."""
         self._is_closed = True
         self._opened = None
+
+    async def _once_around(
+        self, objects: Objects, after: str | None
+    ) -> AsyncIterator[Sequence[Listed]]:
+        """List all objects, from behind one to the last, and from the first to that one."""
+        async for page in objects.pages(after):
+            yield page
+        if after is None:
+            return
+        async for page in objects.pages(None):
+            yield [listed for listed in page if listed.name <= after]
+            if page and page[-1].name >= after:
+                return
 
     async def _contents(self, objects: Objects, some: Sequence[Listed]) -> list[Content | None]:
         """Say what listed objects are, looking only where the listing doesn't tell."""

@@ -24,7 +24,7 @@ import pytest
 # only if told so before the import.
 _PARTS = (
     *("base", "changes", "claims", "clients", "concurrency", "expiry", "keys", "leases"),
-    *("lifecycle", "owners", "values", "waiting"),
+    *("lifecycle", "owners", "pruning", "values", "waiting"),
 )
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
@@ -38,6 +38,7 @@ from gramkeep.testing.conformance.expiry import Expiry
 from gramkeep.testing.conformance.keys import Keys
 from gramkeep.testing.conformance.leases import Leases
 from gramkeep.testing.conformance.lifecycle import Lifecycle
+from gramkeep.testing.conformance.pruning import Pruning
 from gramkeep.testing.conformance.values import Values
 from gramkeep.testing.conformance.waiting import Waiting
 
@@ -53,7 +54,7 @@ class LeaseConformance(Claims, Leases, Waiting):
 
 
 @pytest.mark.asyncio
-class StorageConformance(Values, Changes, Expiry, Keys, Concurrency, Lifecycle):
+class StorageConformance(Values, Changes, Expiry, Pruning, Keys, Concurrency, Lifecycle):
     """The storage contract. A storage that passes it keeps what `gramkeep.Storage` promises.
 
     A subclass provides:

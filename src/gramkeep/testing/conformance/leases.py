@@ -238,6 +238,14 @@ class Leases(Hooks):
         assert await find(storage, "key") is None
         assert await one.put("key", b"new", ABSENT) is True
 
+    async def test_pruning_takes_no_lease_away(self, storage: Storage) -> None:
+        one, two, _ = owners(storage)
+        await store(storage, "stored", b"1")
+        await one.claim_all(["stored", "absent"])
+        await storage.prune(self.many)
+        for key in ("stored", "absent"):
+            await assert_held(key, against=two)
+
     async def test_a_value_outlives_the_lease(self, storage: Storage) -> None:
         one, *_ = owners(storage)
         await store(storage, "lasting", b"1")
