@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
-from weakref import WeakSet
 
 from msgspec.structs import replace
 
@@ -60,7 +58,12 @@ class Kind(Generic[T]):
         self._contents = Contents(options.bind_codec(), _initial(options), storage.name)
         self.held: set[Session[T]] = set()  # the handles of updates that aren't over
         self._free: asyncio.Event | None = None
-        _all.add(self)
+        self.shared.kinds.add(self)
+
+    def disown(self) -> None:
+        """Begin anew, in a forked child: don't wait for the parent's updates."""
+        self.held.clear()
+        self._free = None
 
     # What a handle asks for.
 
@@ -458,17 +461,3 @@ def _initial(options: SessionOptions[Any]) -> Initial | None:
 
 def _is_past(moment: float | None) -> bool:
     return moment is not None and moment <= time.time()
-
-
-_all: WeakSet[Kind[Any]] = WeakSet()
-
-
-def _disown_all() -> None:
-    """In a forked child, don't wait for the parent's updates."""
-    for kind in _all:
-        kind.held.clear()
-        kind._free = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_all)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from weakref import WeakValueDictionary
+from typing import Any
+from weakref import WeakSet, WeakValueDictionary
 
 from gramkeep.calls import Calls
 from gramkeep.leases import Leases
@@ -18,6 +19,7 @@ class Shared:
         self.queues = KeyLocks()
         self.calls = Calls(storage)
         self.leases = Leases(self.calls, self.queues, storage.name)
+        self.kinds: WeakSet[Any] = WeakSet()  # those who share them
         self._storage = storage  # while this lives its id is its own
 
     def disown(self) -> None:
@@ -25,6 +27,8 @@ class Shared:
         self.queues.disown()
         self.calls.disown()
         self.leases.disown()
+        for kind in self.kinds:
+            kind.disown()
 
 
 # By identity, as a storage may compare by value.
