@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from gramkeep import CodecError, ConfigurationError, JSONCodec, SessionEncodeError, Sessions
 
+from .keeping import keep, round_trip
 from .shapes import (
     Address,
     Box,
@@ -39,14 +40,11 @@ from .shapes import (
 
 def save(data_type, value):
     """Go through what a save goes through; gives the bytes."""
-    codec = JSONCodec().bind(data_type)
-    encoded = codec.encode(value, "key")
-    codec.check(value, encoded, "key")
-    return encoded
+    return keep(JSONCodec().bind(data_type), value).stored
 
 
 def reload(data_type, value):
-    return JSONCodec().bind(data_type).decode(save(data_type, value), "key")
+    return round_trip(JSONCodec(), data_type, value)
 
 
 MOMENT = dt.datetime(2024, 2, 29, 23, 59, 59, 123456)  # noqa: DTZ001 - naive on purpose

@@ -8,10 +8,7 @@ import os
 import resource
 import shutil
 import stat
-import subprocess
-import sys
 import tempfile
-import textwrap
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -654,40 +651,7 @@ async def test_others_have_their_turn_while_many_files_are_pruned(storage, monke
     assert turns > 10
 
 
-# Forks, and options.
-
-
-async def test_a_forked_child_has_a_worker_of_its_own(path):
-    script = """
-        import asyncio, os, sys, warnings
-        from gramkeep.storage import ANY, Put
-        from gramkeep.storages.file import FileStorage
-
-        storage = FileStorage(sys.argv[1])
-
-        async def put(key):
-            await storage.put([Put(key, b"1", ANY)])
-            return [record is not None for record in await storage.get(["parent", "child"])]
-
-        asyncio.run(put("parent"))
-        warnings.simplefilter("ignore")  # that this program has threads is the point
-        child = os.fork()
-        if child == 0:
-            async def both():
-                assert await put("child") == [True, True]
-                await storage.aclose()
-            asyncio.run(asyncio.wait_for(both(), 20))
-            sys.exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert asyncio.run(put("parent")) == [True, True]
-        asyncio.run(storage.aclose())
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
-    done = await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert files_in(path) == [".gramkeep.lock", "ld/child.json", "nt/parent.json"]
+# Options.
 
 
 def test_a_url_gives_the_folder_it_names(tmp_path, monkeypatch):

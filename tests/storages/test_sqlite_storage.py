@@ -357,42 +357,6 @@ async def test_a_handler_whose_save_was_locked_out_is_told_and_the_next_one_save
     assert await sessions.get("a") == Counter(3)
 
 
-async def test_a_forked_child_has_a_connection_of_its_own(path):
-    script = """
-        import asyncio, os, sys, warnings
-        from gramkeep.storage import ANY, Put
-        from gramkeep.storages.sqlite import SQLiteStorage
-
-        storage = SQLiteStorage(sys.argv[1])
-
-        async def put(key):
-            await storage.put([Put(key, b"1", ANY)])
-            return [record is not None for record in await storage.get(["parent", "child"])]
-
-        asyncio.run(put("parent"))
-        warnings.simplefilter("ignore")  # that this program has threads is the point
-        child = os.fork()
-        if child == 0:
-            async def both():
-                assert await put("child") == [True, True]
-                await storage.aclose()
-            asyncio.run(asyncio.wait_for(both(), 20))
-            sys.exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert asyncio.run(put("parent")) == [True, True]
-
-        child = os.fork()  # one that only closes what it inherited
-        if child == 0:
-            asyncio.run(asyncio.wait_for(storage.aclose(), 20))
-            sys.exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert asyncio.run(put("parent")) == [True, True]
-        asyncio.run(storage.aclose())
-    """
-    await asyncio.to_thread(run_script, script, path)
-    assert look(path) == [("child", b"1"), ("parent", b"1")]
-
-
 # Files that come and go.
 
 
