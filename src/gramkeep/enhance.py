@@ -120,6 +120,12 @@ def enhance_storage(
     seconds = None
     if time_to_live is not None:
         seconds = positive_seconds("time_to_live", time_to_live)
+    if isinstance(storage, str):
+        text = (
+            f"enhance_storage(storage={storage!r}) takes no URL: pass an object, of a class in "
+            "gramkeep.storages or any with the methods read, write and delete"
+        )
+        raise ConfigurationError(text)
     calls = Calls(storage)
     return EnhancedAdapter(calls, _Enhanced(calls.name, Versions(migrations), seconds))
 

@@ -271,6 +271,9 @@ class _Opened(Session[T]):
                 keeper.close(self)
 
 
+_Opened.__name__ = Session.__name__  # as Python's own errors call it
+
+
 def storage_of(option: Storage | StorageAdapter[Any] | str | None) -> tuple[Storage, bool]:
     """Give the storage that the option names, and whether it was made here."""
     if isinstance(option, Storage):

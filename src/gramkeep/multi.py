@@ -296,12 +296,21 @@ class _OpenedMulti(MultiHandle):
             await end(self.parts.values())
 
 
+_OpenedMulti.__name__ = MultiHandle.__name__  # as Python's own errors call it
+
+
 def _checked(parts: Mapping[str, Any]) -> Mapping[str, SessionOptions[Any]]:
     if not parts:
         text = 'a multi session needs parts: session(type="multi", user=SessionOptions(...), ...)'
         raise ConfigurationError(text)
     for name, options in parts.items():
         if not isinstance(options, SessionOptions):
+            if name in SessionOptions.__dataclass_fields__:
+                text = (
+                    f"{name}={options!r}: in a multi session it is an option of the parts: "
+                    f"user=SessionOptions({name}={options!r}, ...)"
+                )
+                raise ConfigurationError(text)
             text = f"{name}={options!r}: a part of a multi session is given as SessionOptions(...)"
             raise ConfigurationError(text)
         if name in RESERVED or name.startswith("_"):

@@ -195,7 +195,7 @@ async def test_a_legacy_value_that_is_no_envelope_stays_as_it_is(storage, own):
     ("options", "text"),
     [
         ({"storage": 5}, "has no read"),
-        ({"storage": "sqlite:///bot.db"}, "has no read"),
+        ({"storage": "sqlite:///bot.db"}, "no URL: pass an object"),
         ({"storage": MemorySessionStorage}, "is a class"),
         ({"time_to_live": 0}, "time_to_live=0"),
         ({"time_to_live": timedelta(0)}, "time_to_live="),

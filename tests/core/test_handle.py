@@ -617,6 +617,14 @@ async def test_a_repr_says_what_is_known_and_shows_no_data(lazy):
         assert repr(session) == "<Session 'a' in memory://, loaded>"
 
 
+async def test_a_handle_that_is_taken_for_its_data_says_what_it_is(lazy):
+    async with lazy.open("a") as session:
+        with pytest.raises(AttributeError, match="'Session' object has no attribute 'count'"):
+            _ = session.count
+        with pytest.raises(AttributeError, match="'Session' object has no attribute 'count'"):
+            session.count = 1
+
+
 # Lazy sessions.
 
 

@@ -344,6 +344,8 @@ async def test_an_unknown_part_is_an_attribute_error_that_names_the_known(storag
             _ = ctx.session.usr
         with pytest.raises(AttributeError, match="no part 'usr'"):
             ctx.session.usr = 1
+        with pytest.raises(AttributeError, match="'MultiHandle' object has no attribute 'user'"):
+            ctx.session_handle.user = Profile()
 
     await run(session(type="multi", **parts(storage)), handler)
 
@@ -353,6 +355,7 @@ async def test_an_unknown_part_is_an_attribute_error_that_names_the_known(storag
     [
         ({}, "needs parts"),
         ({"user": Profile}, r"given as SessionOptions"),
+        ({"ttl": 60, "user": SessionOptions()}, r"ttl=60: .* user=SessionOptions\(ttl=60"),
         ({"save": SessionOptions()}, "can't be called 'save'"),
         ({"_user": SessionOptions()}, "can't be called '_user'"),
         ({"user": SessionOptions(lazy=True)}, "belong to the multi session"),
