@@ -216,8 +216,8 @@ class StorageUnavailable(GramkeepError):
     def __init__(self, *, storage: str, reason: str, key: str | None = None) -> None:
         whose = "" if key is None else f" for session {key!r}"
         super().__init__(
-            f"storage {storage} is unavailable{whose}: {reason}. No session was made up and "
-            "nothing is known to be written; the next update tries again",
+            f"storage {storage} is unavailable{whose}: {reason.removesuffix('.')}. No "
+            "session was made up and nothing is known to be written; the next update tries again",
             key=key,
             storage=storage,
         )

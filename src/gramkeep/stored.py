@@ -190,8 +190,9 @@ class StoredSessions(Generic[T]):
         key, say.
 
         With ``dry_run`` nothing is written: the report says what would be. ``progress`` is called
-        with the report after each. What is done stays done, so that a run that was broken off is
-        continued by the next; what fails is left as it was and reported by key.
+        with the report after each, and may be async. What is done stays done, so that
+        a run that was broken off is continued by the next; what fails is left as it was and
+        reported by key.
         """
         report = MigrationReport()
         async for key in self.keys():
@@ -214,8 +215,8 @@ class StoredSessions(Generic[T]):
                             await self.kind.write({session: put})
             except GramkeepError as error:
                 report.failed[key] = error
-            if progress is not None:
-                progress(report)
+            if progress is not None and inspect.isawaitable(told := progress(report)):
+                await told
         return report
 
     @asynccontextmanager

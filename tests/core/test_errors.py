@@ -102,6 +102,12 @@ def test_an_error_about_a_session_names_its_key_and_its_storage(error):
     assert error.storage in str(error)
 
 
+def test_a_reason_that_is_a_sentence_ends_with_one_full_stop():
+    error = StorageUnavailable(**PLACE, reason="connecting failed ('127.0.0.1', 1).")
+    assert "connecting failed ('127.0.0.1', 1). No session" in str(error)
+    assert error.reason == "connecting failed ('127.0.0.1', 1)."
+
+
 def test_a_subclass_of_an_error_pickles_too():
     error = pickle.loads(pickle.dumps(Mine(**PLACE, path="$", reason="r")))
     assert type(error) is Mine

@@ -270,6 +270,20 @@ async def test_migrate_all_brings_everything_to_the_newest_version(storage, migr
     assert (again.migrated, again.current) == (0, 251)
 
 
+async def test_progress_may_be_told_asynchronously(storage, migrations):
+    for name in ("a", "b"):
+        await put(storage, name, {"petName": "Rex"})
+    seen = []
+
+    async def note(report):
+        await asyncio.sleep(0)
+        seen.append(report.migrated)
+
+    sessions = Sessions(initial=Pet, storage=storage, migrations=migrations)
+    await sessions.migrate_all(progress=note)
+    assert seen == [1, 2]
+
+
 async def test_migrate_all_waits_for_a_session_that_is_held(storage, migrations):
     await put(storage, "a", {"petName": "Rex"})
     sessions = Sessions(initial=Pet, storage=storage, migrations=migrations)
