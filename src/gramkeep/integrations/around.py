@@ -6,14 +6,19 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any, TypeVar
+from itertools import product
+from typing import Any, Final, TypeVar
 
 from gramkeep.errors import ConfigurationError
 from gramkeep.handle import Session
+from gramkeep.manager import Sessions
 from gramkeep.middleware import SessionPlugin
-from gramkeep.origin import Origin
+from gramkeep.multi import MultiSessions
+from gramkeep.origin import Origin, per_chat, per_topic, per_user
 
 HookT = TypeVar("HookT")
+
+ALIKE_IN_PRIVATE: Final = (per_chat, per_topic, per_user)  # there all give the user's id
 
 
 class Plugins:
@@ -32,7 +37,7 @@ class Plugins:
         return iter(self._plugins)
 
     def add(self, plugin: SessionPlugin[Any]) -> None:
-        """Set one more kind up; raises `ConfigurationError` if its name is taken."""
+        """Set one more kind up; raises `ConfigurationError` if its name or keys are taken."""
         key = plugin.sessions.options.key
         if any(other.sessions.options.key == key for other in self._plugins):
             text = (
@@ -40,6 +45,14 @@ class Plugins:
                 "own, by key="
             )
             raise ConfigurationError(text)
+        for other in self._plugins:
+            for one, another in product(_kinds_of(other), _kinds_of(plugin)):
+                if _would_meet(one, another):
+                    text = (
+                        f"sessions {other.sessions.options.key!r} and {key!r} would use the same "
+                        f"keys in {one.storage.name}: give each a prefix= of its own"
+                    )
+                    raise ConfigurationError(text)
         self._plugins.append(plugin)
 
     def named_in(self, names: Collection[str]) -> list[SessionPlugin[Any]]:
@@ -92,6 +105,25 @@ class Plugins:
     async def shut_down(self) -> None:
         """Wait for all who hold a session, then close what was made here; when the bot stops."""
         await asyncio.gather(*(plugin.shut_down() for plugin in self._plugins))
+
+
+def _kinds_of(plugin: SessionPlugin[Any]) -> Iterable[Sessions[Any]]:
+    sessions: Sessions[Any] | MultiSessions = plugin.sessions
+    return sessions.parts.values() if isinstance(sessions, MultiSessions) else [sessions]
+
+
+def _would_meet(one: Sessions[Any], other: Sessions[Any]) -> bool:
+    """Whether two kinds are certain to take each other's sessions for theirs.
+
+    Functions of a user's own may well give different keys without a prefix.
+    """
+    url = one.options.storage
+    is_one_place = one.storage is other.storage or (
+        isinstance(url, str) and url == other.options.storage and not one.storage.outlives_closing
+    )
+    functions = one.options.get_session_key, other.options.get_session_key
+    are_alike = functions[0] == functions[1] or all(each in ALIKE_IN_PRIVATE for each in functions)
+    return is_one_place and one.kind.prefix == other.kind.prefix and are_alike
 
 
 def names_of(plugin: SessionPlugin[Any]) -> tuple[str, str]:
