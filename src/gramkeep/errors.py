@@ -143,8 +143,8 @@ class SessionDecodeError(GramkeepError):
     def __init__(self, *, key: str, storage: str, path: str, reason: str) -> None:
         super().__init__(
             f"session {key!r} in {storage} can't be read: {reason}, at {path}. What is stored was "
-            "left as it is. Make the session's type fit it, or give the session up: "
-            "`await sessions.delete(key)`",
+            "left as it is. Make the session's type, codec and migrations fit it, or give the "
+            "session up: `await sessions.delete(key)`",
             key=key,
             storage=storage,
         )
