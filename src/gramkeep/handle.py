@@ -126,6 +126,8 @@ class Session(Generic[T]):
         """
         if self._refusal is not None:
             raise self._refusal(self)
+        if self._mirror is not None:
+            self._mirror.pull()
         if self._state is UNREAD:
             self._raise_not_loaded()
         return self._data  # type: ignore[return-value] # None only where T says so, or by deletion
@@ -180,6 +182,8 @@ class Session(Generic[T]):
             await self._keeper.reload(self)
 
     async def _load_once(self) -> T:
+        if self._mirror is not None:
+            self._mirror.pull()
         if self._state is UNREAD:
             async with self._alone():
                 if self._state is UNREAD:

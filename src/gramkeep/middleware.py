@@ -213,6 +213,7 @@ class _Attribute(Generic[T]):
 
     def push(self) -> None:
         """Let the attribute show what the handle holds."""
+        self._shown = getattr(self._ctx, self._name, None)  # is no more to be taken over
         self._shown = self._sessions.shown(self._handle, lazy=self._lazy)
         setattr(self._ctx, self._name, self._shown)
 

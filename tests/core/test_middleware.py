@@ -141,6 +141,37 @@ async def test_assigning_none_deletes_the_session(counting, ctx, storage):
     assert await storage.value("42") is None
 
 
+@pytest.mark.parametrize(
+    ("middleware", "ctx"),
+    [(session, Ctx()), (session, FlavoredCtx()), (lazy_session, Ctx()), (lazy_session, LazyCtx())],
+)
+@pytest.mark.parametrize("is_loaded", [False, True])
+async def test_the_handle_knows_what_was_assigned_to_the_ctx(storage, middleware, ctx, is_loaded):
+    await storage.place("42", b'{"count":5}')
+
+    async def handler(ctx):
+        if is_loaded:
+            await ctx.session_handle
+        reads = len(storage.gets)
+        ctx.session = Counter(9)
+        assert await ctx.session_handle == Counter(9)
+        assert len(storage.gets) == reads
+        assert ctx.session_handle.data == Counter(9)
+        ctx.session_handle.data.count += 1
+        ctx.session = Counter(20)
+        assert ctx.session_handle.data == Counter(20)
+        await ctx.session_handle.reload()
+        assert ctx.session_handle.data == Counter(5)
+        ctx.session = Counter(30)
+        await ctx.session_handle.clear()
+        assert ctx.session_handle.data == Counter(0)
+        ctx.session = Counter(40)
+        ctx.session_handle.data.count += 1
+
+    await run(middleware(initial=Counter, storage=storage), ctx, handler)
+    assert await storage.value("42") == b'{"count":41}'
+
+
 async def test_deleting_the_attribute_of_a_plain_ctx_deletes_the_session(counting, storage):
     await storage.place("42", b'{"count":5}')
 
