@@ -63,14 +63,19 @@ class RedisServer(OwnServer):
 
     def ask(self, *command: str | int) -> object:
         """Send a command, in the simplest way there is, and give its reply."""
+        return self.ask_in_turn(command)[-1]
+
+    def ask_in_turn(self, *commands: Sequence[str | int]) -> list[object]:
+        """Send commands over one connection, each after the reply to the one before."""
         with closing(socket.create_connection(("127.0.0.1", self.port), timeout=20)) as plain:
             stream = plain if self._tls is None else self._tls.wrap(plain)
             with closing(stream), stream.makefile("rwb") as file:
-                for words in filter(None, (self._login, command)):
+                replies = []
+                for words in filter(None, (self._login, *commands)):
                     file.write(_packed(words))
                     file.flush()
-                    reply = _reply(file)
-                return reply
+                    replies.append(_reply(file))
+                return replies
 
     def told(self, *command: str | int) -> str:
         """Give the reply as text, or what there is in place of one."""

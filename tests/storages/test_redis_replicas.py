@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from contextlib import contextmanager
 
 import pytest
 from redis.asyncio.sentinel import Sentinel
@@ -17,13 +18,25 @@ from .counting import Counter
 __all__ = ["redis_sentinel"]
 
 KEYS = [f"key {n}" for n in range(20)]
+CONFIRMED = "wait_replicas=1&wait_timeout=15&timeout=20"  # where a replica that runs must confirm
 
 
 @pytest.fixture
 async def sentinel(redis_sentinel):
     redis_sentinel.wait_for_replica()
-    redis_sentinel.primary.ask("FLUSHALL")
+    _, confirming = redis_sentinel.primary.ask_in_turn(["FLUSHALL"], ["WAIT", 1, 15_000])
+    assert confirming == 1
     return redis_sentinel
+
+
+@contextmanager
+def frozen(server):
+    """Keep a server from running, which doesn't end its connections."""
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
 
 
 async def is_written_to(server):
@@ -35,7 +48,7 @@ async def is_written_to(server):
 
 
 async def test_a_primary_that_dies_is_followed_and_no_confirmed_change_is_lost(sentinel):
-    storage = RedisStorage.from_url(f"{sentinel.url}?wait_replicas=1&wait_timeout=0.3")
+    storage = RedisStorage.from_url(f"{sentinel.url}?{CONFIRMED}")
     async with Counter(storage, KEYS) as counter:
         await counter.progress()
         died = sentinel.primary
@@ -86,30 +99,36 @@ async def test_a_client_of_the_users_own_follows_the_sentinels_too(sentinel):
     await asyncio.to_thread(sentinel.wait_for_replica)
 
 
-async def test_a_change_that_the_replica_does_not_confirm_is_told(sentinel):
-    storage = RedisStorage.from_url(f"{sentinel.url}?wait_replicas=1&wait_timeout=0.5")
+async def test_a_change_waits_for_the_replica_and_nothing_else_does(sentinel):
+    storage = RedisStorage.from_url(f"{sentinel.url}?{CONFIRMED}")
     assert await storage.put([Put("key", b"1", ANY)]) == [True]
-    replica = sentinel.replica
-    os.kill(replica.process.pid, signal.SIGSTOP)
-    try:
-        lease = Lease("one", 30.0)
+    lease = Lease("one", 30.0)
+    with frozen(sentinel.replica):
         writing = asyncio.create_task(storage.put([Put("key", b"2", b"1")], lease))
         claiming = asyncio.create_task(storage.claim(["key"], lease))
         done, _ = await asyncio.wait({writing, claiming}, return_when=asyncio.FIRST_COMPLETED)
-        assert claiming in done  # it doesn't wait for the replica
+        assert done == {claiming}
         assert (await claiming)[0].value == b"2"
-        with pytest.raises(StorageUnavailable, match="by 0 replicas instead of 1 in time"):
-            await writing
-        # What changed nothing, or was refused, has nothing to wait for.
-        assert await storage.put([Put("key", b"3", b"1")]) == [False]
-    finally:
-        os.kill(replica.process.pid, signal.SIGCONT)
-    assert await storage.put([Put("key", b"3", b"2")]) == [True]
+    assert await writing == [True]
     await storage.aclose()
 
 
+async def test_a_change_that_the_replica_does_not_confirm_is_told(sentinel):
+    patient = RedisStorage.from_url(f"{sentinel.url}?{CONFIRMED}")
+    impatient = RedisStorage.from_url(f"{sentinel.url}?wait_replicas=1&wait_timeout=0.2")
+    assert await patient.put([Put("key", b"1", ANY)]) == [True]
+    with frozen(sentinel.replica):
+        with pytest.raises(StorageUnavailable, match="by 0 replicas instead of 1 in time"):
+            await impatient.put([Put("key", b"2", b"1")], Lease("one", 30.0))
+        # What changed nothing, or was refused, has nothing to wait for.
+        assert await impatient.put([Put("key", b"3", b"1")]) == [False]
+    assert await patient.put([Put("key", b"3", b"2")]) == [True]
+    await patient.aclose()
+    await impatient.aclose()
+
+
 async def test_scripts_that_the_primary_forgot_are_sent_again_and_waited_for(sentinel):
-    storage = RedisStorage.from_url(f"{sentinel.url}?wait_replicas=1")
+    storage = RedisStorage.from_url(f"{sentinel.url}?{CONFIRMED}")
     for expected in (ANY, b"1"):
         sentinel.primary.ask("SCRIPT", "FLUSH")
         puts = (storage.put([Put(f"key {n}", b"1", expected)]) for n in range(20))
@@ -120,12 +139,8 @@ async def test_scripts_that_the_primary_forgot_are_sent_again_and_waited_for(sen
 async def test_sentinels_that_do_not_answer_are_passed_over(sentinel):
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in sentinel.sentinels)
     storage = RedisStorage.from_url(f"redis+sentinel://127.0.0.1:1,{hosts}/{sentinel.service}")
-    frozen = sentinel.sentinels[0].process.pid
-    os.kill(frozen, signal.SIGSTOP)
-    try:
+    with frozen(sentinel.sentinels[0]):
         assert await storage.put([Put("key", b"1", ANY)]) == [True]
-    finally:
-        os.kill(frozen, signal.SIGCONT)
     await storage.aclose()
 
 
