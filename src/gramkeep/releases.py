@@ -67,7 +67,8 @@ class LateReleases:
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        self._telling = loop.create_task(self._tell(loop))
+        if self._late:  # or a task would be left behind where the loop ends meanwhile
+            self._telling = loop.create_task(self._tell(loop))
 
     async def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
         now = time.monotonic()
