@@ -658,12 +658,16 @@ async def test_a_lazy_session_awaited_by_many_at_once_is_read_once(lazy, storage
 
 async def test_one_of_many_that_await_can_be_cancelled(lazy, storage):
     await storage.place("a", b'{"count":5}')
-    storage.before_get = lambda: asyncio.sleep(0.02)
+    go = asyncio.Event()
+    storage.before_get = go.wait
     for victim in range(3):
+        go.clear()
         async with lazy.open("a") as session:
             tasks = [asyncio.create_task(session._load_once()) for _ in range(3)]
             await settle()
             tasks[victim].cancel()
+            await settle()
+            go.set()
             await asyncio.wait(tasks)
             assert [task.cancelled() for task in tasks] == [i == victim for i in range(3)]
             assert session.data == Counter(5)

@@ -254,12 +254,13 @@ async def test_one_part_that_cannot_be_read_keeps_the_handler_from_running(stora
 
 async def test_a_part_that_expired_while_the_handler_ran_is_written_with_the_others(storage):
     options = parts(storage)
-    options["user"].ttl = 0.05
+    options["user"].ttl = 0.5
     middleware = session(type="multi", **options)
     await run(middleware, visit)
 
     async def handler(ctx):
-        await asyncio.sleep(0.08)
+        while await value(storage, "user:7") is not None:
+            await asyncio.sleep(0.01)
         await visit(ctx)
 
     await run(middleware, handler)
