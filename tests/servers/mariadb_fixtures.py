@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from gramkeep.storages.mysql import MySQLStorage
+
 from .mariadb import GivenServer, MariaDB, query, running_server, shared_server
 
 _RUN = secrets.token_hex(4)
@@ -20,8 +22,14 @@ def mariadb() -> Iterator[MariaDB | GivenServer]:
 
 
 @pytest.fixture
-async def mariadb_database(mariadb: MariaDB | GivenServer) -> AsyncIterator[str]:
-    """Give the URL of a new database, which is dropped afterwards."""
+async def mariadb_database(
+    mariadb: MariaDB | GivenServer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[str]:
+    """Give the URL of a new database, which is dropped afterwards.
+
+    A storage that isn't told for how long waits for the server on a busy machine too.
+    """
+    monkeypatch.setitem(MySQLStorage.__init__.__kwdefaults__, "connect_timeout", 60.0)
     name = f"gramkeep_{_RUN}_{next(_NUMBERS)}"
     await query(mariadb.url(), f"CREATE DATABASE `{name}`")
     yield mariadb.url(name)

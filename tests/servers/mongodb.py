@@ -4,10 +4,12 @@ Where GRAMKEEP_TEST_MONGODB_URL names a server of the user's own, the tests use 
 databases of theirs; all but those that must stop the server.
 """
 
+import gc
 import os
 import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -73,9 +75,16 @@ class GivenServer:
         _drop(self.url(), database)
 
 
-def running_server(*options: str) -> AbstractContextManager[MongoDB]:
+@contextmanager
+def running_server(*options: str) -> Iterator[MongoDB]:
     """Hold a server of one's own, which may be killed."""
-    return running(MongoDB(*options))
+    with running(MongoDB(*options)) as server:
+        yield server
+    # PyMongo may leave a socket that is cut while it is opened to the garbage collector, which
+    # would complain in another test.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from gramkeep.storages.mongodb.connection import DEFAULTS
 from servers.mongodb import running_server, shared_server
 
 _numbers = itertools.count()
@@ -18,7 +19,13 @@ def mongodb():
 
 
 @pytest.fixture
-def mongodb_database(mongodb):
+def patience(monkeypatch):
+    """Have a storage that isn't told for how long wait for this slow server on a busy machine."""
+    monkeypatch.setitem(DEFAULTS, "timeoutMS", 60_000)
+
+
+@pytest.fixture
+def mongodb_database(mongodb, patience):
     """The URL of a database that holds nothing, and goes with the test."""
     name = f"gramkeep_test_{os.getpid()}_{next(_numbers)}"
     yield mongodb.url(name)
@@ -26,7 +33,7 @@ def mongodb_database(mongodb):
 
 
 @pytest.fixture
-def own_mongodb():
+def own_mongodb(patience):
     """A server that the test may stop and kill.
 
     PyMongo may leave a socket that is cut while it is opened to the garbage collector, which is to

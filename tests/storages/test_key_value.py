@@ -31,7 +31,8 @@ class TestKeyValueStorageOverMemoryStore(OverAStore):
 class TestKeyValueStorageOverRedisStore(OverAStore):
     @pytest.fixture
     async def store(self, redis_url):  # noqa: F811
-        async with Redis.from_url(redis_url, decode_responses=True) as client:
+        patience = {"socket_connect_timeout": 60, "socket_timeout": 60}  # on a busy machine too
+        async with Redis.from_url(redis_url, decode_responses=True, **patience) as client:
             await client.flushdb()
             yield RedisStore(client=client)
 

@@ -15,7 +15,7 @@ class TestMongoStorage(StorageConformance, LeaseConformance):
     @pytest.fixture
     async def storage(self, mongodb_database, small_pages):
         # The disk would take most of the time, and this server is slow for one.
-        self.url = f"{mongodb_database}?journal=false&timeoutMS=20000"
+        self.url = f"{mongodb_database}?journal=false"
         storage = MongoStorage(self.url)
         yield storage
         await storage.aclose()

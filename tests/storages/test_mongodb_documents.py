@@ -254,12 +254,13 @@ async def test_the_server_removes_what_has_expired_but_no_lease_on_it():
         storage = MongoStorage(server.url("bot"))
         await storage.put([Put(key, b"1", ANY, 0.3) for key in ("expired", "leased")])
         await storage.put([Put("lasting", b"1", ANY)])
-        await storage.claim(["leased"], Lease("me", 1.5))
+        await storage.claim(["leased"], ME)
         await storage.claim(["of the dead"], Lease("dead", 0.3))
         await asyncio.sleep(0.6)
         assert swept() == ["lasting", "leased"]
         assert await storage.claim(["leased"], OTHER) == [BUSY]
-        await asyncio.sleep(1.2)
+        assert await storage.claim(["leased"], Lease("me", 0.3)) == [None]
+        await asyncio.sleep(0.6)
         assert swept() == ["lasting"]
         await storage.aclose()
 

@@ -179,19 +179,19 @@ async def answered(call):
 @may_leave_sockets
 async def test_storage_recovers_soon_after_the_servers_return(own_mongodb):
     storage = MongoStorage(own_mongodb.url("bot") + "?timeoutMS=2500")
-    await storage.put([Put(f"key {n}", b"1", ANY) for n in range(20)])
+    await answered(lambda: storage.put([Put(f"key {n}", b"1", ANY) for n in range(20)]))
     open_before = connections_to(own_mongodb.port)
     for _ in range(2):
         own_mongodb.kill()
         with pytest.raises(StorageUnavailable):
             await storage.put([Put("key 0", b"2", b"1")])
         own_mongodb.start()
-        async with asyncio.timeout(6):  # of ten that the driver lets pass between two looks
+        async with asyncio.timeout(8):  # of ten that the driver lets pass between two looks
             records = await answered(lambda: storage.get([f"key {n}" for n in range(20)]))
         assert [record.value for record in records] == [b"1"] * 20
-        await storage.claim([f"key {n}" for n in range(20)], ME)
+        await answered(lambda: storage.claim([f"key {n}" for n in range(20)], ME))
         puts = [Put(f"key {n}", KEEP, ANY) for n in range(20)]
-        assert await storage.put(puts, ME) == [True] * 20
+        assert await answered(lambda puts=puts: storage.put(puts, ME)) == [True] * 20
         assert connections_to(own_mongodb.port) <= max(open_before, 22)  # 20, and 2 that watch
     await storage.aclose()
     assert connections_to(own_mongodb.port) == 0
@@ -263,10 +263,11 @@ async def test_no_count_that_was_told_is_lost_by_a_kill(own_mongodb):
     await storage.aclose()
 
 
+@may_leave_sockets
 @pytest.mark.parametrize("keys", [["key"], ["key", "other"]], ids=["alone", "together"])
 async def test_a_write_that_may_have_been_done_is_an_error_that_says_so(own_mongodb, keys):
     storage = MongoStorage(own_mongodb.url("bot") + "?timeoutMS=2500")
-    await storage.put([Put(key, b"1", ANY) for key in keys])
+    await answered(lambda: storage.put([Put(key, b"1", ANY) for key in keys]))
     os.kill(own_mongodb.pid, signal.SIGSTOP)
     try:
         with pytest.raises(StorageUnavailable, match="whether it was written is not known"):
@@ -296,14 +297,14 @@ async def test_a_cancelled_call_ends_when_it_is_settled_and_keeps_its_connection
             task.cancel()
             await asyncio.wait([task])
         assert await value_of(storage, "key") == b"1"
-    assert connections_to(port) <= before
+    assert connections_to(port) <= max(before, 3)  # one, and 2 that watch
     await storage.aclose()
 
 
 # Security
 
 
-async def test_a_wrong_password_is_an_error_that_does_not_tell_it():
+async def test_a_wrong_password_is_an_error_that_does_not_tell_it(patience):
     with running_server() as server, MongoClient(server.url()) as admin:
         admin.admin.command("createUser", "ada", pwd="right one", roles=["root"])
         server.stop()
@@ -323,7 +324,7 @@ async def test_a_wrong_password_is_an_error_that_does_not_tell_it():
         await nobody.aclose()
 
 
-async def test_tls_checks_who_the_server_is(tmp_path):
+async def test_tls_checks_who_the_server_is(tmp_path, patience):
     authority, stranger = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     stranger.cert_pem.write_to_path(tmp_path / "stranger.pem")
@@ -332,12 +333,12 @@ async def test_tls_checks_who_the_server_is(tmp_path):
     certificate.private_key_pem.write_to_path(tmp_path / "server.key")
     options = (f"--tls-cert-file={tmp_path}/server.pem", f"--tls-key-file={tmp_path}/server.key")
     with running_server(*options) as server:
-        url = server.url("bot") + "?timeoutMS=2000&tls=true"
+        url = server.url("bot") + "?tls=true"
         trusting = MongoStorage(f"{url}&tlsCAFile={quote(str(tmp_path / 'ca.pem'))}")
         assert await trusting.put([Put("key", b"1", ABSENT)]) == [True]
         await trusting.aclose()
         for refusing in (f"{url}&tlsCAFile={quote(str(tmp_path / 'stranger.pem'))}", url):
-            storage = MongoStorage(refusing)
+            storage = MongoStorage(f"{refusing}&timeoutMS=2000")
             with pytest.raises(StorageUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
                 await storage.get(["key"])
             await storage.aclose()
