@@ -42,6 +42,14 @@ async def until_there_are(connections, url):
 async def kill_connections(url):
     for (id_,) in await query(url, OURS):
         await query(url, f"KILL CONNECTION {id_}")
+    await until_there_are(0, url)
+
+
+async def somebody_waits_for_a_lock(url):
+    waiting = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+    async with asyncio.timeout(20):
+        while not await query(url, waiting):
+            await asyncio.sleep(0.02)
 
 
 async def use_all(storage, connections):
@@ -185,19 +193,18 @@ async def test_killed_connections_make_no_call_fail(storage, mariadb_database):
     ):
         await use_all(storage, 4)
         await kill_connections(mariadb_database)
-        await asyncio.sleep(0.02)
         await call()
     assert await value_of(storage, "key") == b"3"
 
 
 async def test_a_connection_that_the_server_closed_for_idling_makes_no_call_fail(
-    storage, mariadb_database, monkeypatch
+    storage, mariadb_database
 ):
     await storage.setup()
     connection = await storage._calls.lent().acquire()
     await mysql_connections.run(connection, ["SET SESSION wait_timeout = 1"])
     await storage._calls.lent().release(connection, is_usable=True)
-    await asyncio.sleep(1.3)
+    await until_there_are(0, mariadb_database)
     assert await storage.put([Put("key", b"1", ANY)]) == [True]
 
 
@@ -218,7 +225,7 @@ async def test_a_put_that_may_have_been_carried_out_is_not_repeated(storage, mar
         await cursor.execute("SELECT * FROM gramkeep_sessions FOR UPDATE")
         put = asyncio.create_task(storage.put([Put("key", b"2", record.token)]))
         claim = asyncio.create_task(storage.claim(["key"], ONE))
-        await asyncio.sleep(0.1)
+        await somebody_waits_for_a_lock(mariadb_database)
         assert not put.done()
         for (id_,) in await query(mariadb_database, OURS + f" AND id <> {blocker.thread_id()}"):
             await query(mariadb_database, f"KILL CONNECTION {id_}")
@@ -256,7 +263,7 @@ async def test_the_victim_of_a_deadlock_does_its_work_again(storage, mariadb_dat
         put = asyncio.create_task(
             storage.put([Put("a", b"2", ANY), Put("b", b"2", ANY)], atomic=True)
         )
-        await asyncio.sleep(0.1)
+        await somebody_waits_for_a_lock(mariadb_database)
         await cursor.execute("UPDATE gramkeep_sessions SET value = 'theirs' WHERE `key` = 'a'")
         await blocker.commit()
     assert await put == [True, True]
@@ -267,19 +274,22 @@ async def test_the_victim_of_a_deadlock_does_its_work_again(storage, mariadb_dat
 # Callers and connections
 
 
-async def test_connections_are_bounded_and_waiting_for_one_is_too(mariadb_database):
-    storage = MySQLStorage(mariadb_database, max_connections=3, command_timeout=2)
+async def test_connections_are_bounded_and_waiting_for_one_is_too(mariadb_database, monkeypatch):
+    storage = MySQLStorage(mariadb_database, max_connections=3)
     await storage.put([Put("key", b"1", ANY)])
     for _ in range(10):
         await asyncio.gather(*(storage.put([Put(f"{n}", b"1", ANY)]) for n in range(20)))
     assert await until_there_are(3, mariadb_database) == 3
-    held = [await storage._calls.lent().acquire() for _ in range(3)]
-    begin = time.monotonic()
-    with pytest.raises(StorageUnavailable, match="all 3 connections were busy for 2 s"):
-        await storage.get(["key"])
-    assert time.monotonic() - begin < 2 + SOON
+    connections = storage._calls.lent()
+    held = [await connections.acquire() for _ in range(3)]
+    with monkeypatch.context() as impatient:
+        impatient.setattr(connections, "_patience", 0.5)
+        begin = time.monotonic()
+        with pytest.raises(StorageUnavailable, match=r"all 3 connections were busy for 0\.5 s"):
+            await storage.get(["key"])
+        assert time.monotonic() - begin < SOON
     for connection in held:
-        await storage._calls.lent().release(connection, is_usable=True)
+        await connections.release(connection, is_usable=True)
     assert await value_of(storage, "key") == b"1"
     await storage.aclose()
     assert await until_there_are(0, mariadb_database) == 0

@@ -37,7 +37,7 @@ async def connection(postgres_database):
 
 
 async def somebody_waits(connection):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not await connection.fetchval(WAITERS):
             await asyncio.sleep(0.005)
 

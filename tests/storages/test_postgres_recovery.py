@@ -46,10 +46,26 @@ async def connections_fall_to(number, url, name):
     """Wait for the server to notice who has left, and hold how many are left against a number."""
     connection = await asyncpg.connect(url)
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while await connection.fetchval(count, name) > number:
             await asyncio.sleep(0.02)
     await connection.close()
+
+
+async def somebody_waits_for_a_lock(connection):
+    """Wait for it, and give the process of the server that waits."""
+    query = f"SELECT pid {OTHERS} AND datname = current_database() AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(20):
+        while (pid := await connection.fetchval(query)) is None:
+            await asyncio.sleep(0.01)
+    return pid
+
+
+async def configuration_is_read(url, *, read_only):
+    """Wait for a server that was told to read it again; all its processes are told at once."""
+    async with asyncio.timeout(20):
+        while await ask(url, "SHOW default_transaction_read_only") != read_only:
+            await asyncio.sleep(0.02)
 
 
 async def value_of(storage, key):
@@ -100,7 +116,7 @@ async def test_a_server_that_became_a_replica_is_left_for_one_that_takes_writes(
         await storage.put([Put("key", b"1", ANY)])
         await admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         await admin.execute("SELECT pg_reload_conf()")
-        await asyncio.sleep(0.2)
+        await configuration_is_read(own_postgres.url(), read_only="on")
         before = await admin.fetch(f"SELECT pid {OTHERS} ORDER BY 1")
         with pytest.raises(StorageUnavailable, match="read-only transaction"):
             await storage.put([Put("key", b"2", ANY)])
@@ -109,7 +125,7 @@ async def test_a_server_that_became_a_replica_is_left_for_one_that_takes_writes(
         await admin.execute("SET default_transaction_read_only = off")
         await admin.execute("ALTER SYSTEM RESET default_transaction_read_only")
         await admin.execute("SELECT pg_reload_conf()")
-        await asyncio.sleep(0.2)
+        await configuration_is_read(own_postgres.url(), read_only="off")
         assert await storage.put([Put("key", b"2", ANY)]) == [True]
     await admin.close()
 
@@ -163,7 +179,8 @@ async def test_a_change_goes_elsewhere_if_its_connection_ends_before_it_is_sent(
             proxy.keeps_ends = True
             throw_out = f"SELECT count(pg_terminate_backend(pid, 10000)) {OTHERS}"
             await ask(own_postgres.url(), throw_out)
-            await asyncio.sleep(0.1)
+            for _ in range(10):  # turns of the event loop, in which its last words arrive
+                await asyncio.sleep(0.01)
             assert await storage.put([Put("key", b"2", b"1")]) == [True]
             assert await value_of(storage, "key") == b"2"
             proxy.keeps_ends = False
@@ -185,11 +202,8 @@ async def test_reads_and_claims_survive_being_thrown_out_in_the_middle(postgres_
                 "LOCK gramkeep_sessions, gramkeep_sessions_leases IN ACCESS EXCLUSIVE MODE"
             )
             calling = asyncio.create_task(call)
-            query = f"SELECT pid {OTHERS} AND wait_event_type = 'Lock'"
-            while (pid := await blocker.fetchval(query)) is None:
-                await asyncio.sleep(0.01)
-            await blocker.execute(f"SELECT pg_terminate_backend({pid})")
-            await asyncio.sleep(0.05)
+            pid = await somebody_waits_for_a_lock(blocker)
+            await blocker.execute(f"SELECT pg_terminate_backend({pid}, 10000)")
             await transaction.rollback()
             if survives:
                 (record,) = await calling
@@ -201,15 +215,17 @@ async def test_reads_and_claims_survive_being_thrown_out_in_the_middle(postgres_
     await blocker.close()
 
 
-async def test_who_hangs_at_the_server_is_told_after_the_timeout(postgres_database):
+async def test_who_hangs_at_the_server_is_told_after_the_timeout(postgres_database, monkeypatch):
     blocker = await asyncpg.connect(postgres_database)
-    async with aclosing(PostgresStorage(postgres_database, command_timeout=0.3)) as storage:
+    async with aclosing(PostgresStorage(postgres_database)) as storage:
         await storage.put([Put("key", b"1", ANY)])
         async with blocker.transaction():
             await blocker.execute("SELECT * FROM gramkeep_sessions FOR UPDATE")
             began = time.monotonic()
-            with pytest.raises(StorageUnavailable, match="in time; whether the change was made"):
-                await storage.put([Put("key", b"2", ANY)])
+            with monkeypatch.context() as impatient:
+                impatient.setattr(storage._link.calls.server, "_command_timeout", 0.3)
+                with pytest.raises(StorageUnavailable, match="in time; whether the change was"):
+                    await storage.put([Put("key", b"2", ANY)])
             assert time.monotonic() - began < 5
             assert await storage.put([Put("beside", b"1", ANY)]) == [True]
         await asyncio.sleep(0.1)
@@ -284,16 +300,18 @@ async def test_calls_wait_for_a_connection_in_turn_where_there_are_few(
         assert 0 < await ask(postgres_database, count, own_name) <= 2
 
 
-async def test_who_can_get_no_connection_is_told_after_the_timeout(postgres_database):
+async def test_who_can_get_no_connection_is_told_after_the_timeout(postgres_database, monkeypatch):
     blocker = await asyncpg.connect(postgres_database)
-    storage = PostgresStorage(postgres_database, max_connections=1, connect_timeout=0.3)
+    storage = PostgresStorage(postgres_database, max_connections=1)
     async with aclosing(storage), blocker.transaction():
         await storage.put([Put("key", b"1", ANY)])
         await blocker.execute("SELECT * FROM gramkeep_sessions FOR UPDATE")
         putting = asyncio.create_task(storage.put([Put("key", b"2", ANY)]))
-        await asyncio.sleep(0.05)
-        with pytest.raises(StorageUnavailable, match="in time"):
-            await storage.get(["key"])
+        await somebody_waits_for_a_lock(blocker)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(storage._link.calls.server, "_connect_timeout", 0.3)
+            with pytest.raises(StorageUnavailable, match="in time"):
+                await storage.get(["key"])
         await blocker.execute("ROLLBACK; BEGIN")
         assert await putting == [True]
         assert await value_of(storage, "key") == b"2"
