@@ -130,7 +130,7 @@ def test_ctrl_c_amid_the_story_stops_the_bot_and_removes_the_files(begin, folder
         bot = int(read_until(demo, r"It runs, as process (\d+)")[1])
         read_until(demo, "bot to Ada")
         demo.send_signal(signal.SIGINT)
-        _, errors = demo.communicate(timeout=20)
+        _, errors = demo.communicate(timeout=60)
         if demo.returncode != 0:  # as where the story was over before the signal came
             break
     assert demo.returncode == 130
@@ -155,7 +155,7 @@ def test_a_demo_that_is_ended_kills_a_bot_that_does_not_end(
         time.sleep(0.05)
     bot = int(told.read_text())
     demo.send_signal(number)
-    _, errors = demo.communicate(timeout=20)
+    _, errors = demo.communicate(timeout=60)
     assert demo.returncode == 143
     assert errors == ""
     assert not is_there(bot)

@@ -307,7 +307,7 @@ async def test_a_handler_without_session_keeps_the_place_for_those_of_later_grou
 
 
 async def test_handlers_that_ask_one_after_another_never_wait_in_a_circle(bot, storage):
-    options = {"initial": Counter, "storage": storage, "lock_timeout": 3}
+    options = {"initial": Counter, "storage": storage, "lock_timeout": 20}
     session(**options, prefix="a:").setup(bot.app)
     session(**options, prefix="b:", key="other").setup(bot.app)
 

@@ -371,7 +371,7 @@ async def test_a_write_is_not_answered_for_a_folder_that_was_replaced_meanwhile(
     storage, path, monkeypatch, step, comes_first
 ):
     await put(storage, "a", b"1")
-    await asyncio.sleep(0.1)  # until it has swept, and nothing goes on there
+    await value_of(storage, "a")  # it has swept, and nothing goes on there
     method = getattr(Folder, step)
 
     def replace_around(*args):

@@ -8,7 +8,7 @@ import pytest
 
 from gramkeep.testing.proxy import TCPProxy
 
-PROMPT = 5.0
+PROMPT = 20.0
 A_MOMENT = 0.1
 
 
