@@ -70,14 +70,11 @@ async def count_together(rivals: list[Owner]) -> list[dict[str, int]]:
         await count_under_lease(rival, counts)
         when_done.append(dict(counts))
 
-    async def begin() -> None:
-        await asyncio.sleep(0.1)
-        await first.give_up("counter")
-
     first = Owner(rivals[0].storage, "first")
     await first.claim("counter")  # so that all wait before one begins
     async with promptly():
-        await asyncio.gather(begin(), *map(count, rivals))
+        await asyncio.gather(*(rival.claim("counter") for rival in rivals))
+        await asyncio.gather(first.give_up("counter"), *map(count, rivals))
     return when_done
 
 
