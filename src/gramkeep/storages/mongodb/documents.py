@@ -142,13 +142,19 @@ class Documents:
 
     async def prune(self, at_most: int) -> int:
         """Remove some expired sessions, where the server doesn't."""
-        if self._layout.removes_itself or at_most < 1:
-            return 0
+        removed = 0
+        if self._layout.removes_itself:
+            return removed
         expired = {"value": {"$exists": True}, "$expr": {"$not": [self._layout.alive]}}
-        found = await self._collection.find(expired, {"_id": 1}).limit(at_most).to_list()
-        names = [document["_id"] for document in found]
-        result = await self._collection.delete_many({"_id": {"$in": names}, **expired})
-        return result.deleted_count
+        while removed < at_most:
+            left = at_most - removed
+            found = await self._collection.find(expired, {"_id": 1}).limit(left).to_list()
+            names = [document["_id"] for document in found]
+            result = await self._collection.delete_many({"_id": {"$in": names}, **expired})
+            removed += result.deleted_count  # without those that others renewed or removed
+            if len(found) < left:
+                break
+        return removed
 
     def _claimed(self, document: dict[str, Any], lease: Lease) -> Record | Answer | None:
         if document.get("lease", {}).get("owner") != lease.owner:
