@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from gramkeep.cli import chat
 from gramkeep.cli.chat import ChatApp, SessionCard
 from gramkeep.cli.frameworks import FRAMEWORKS
 from gramkeep.cli.scene import open_scene
@@ -42,7 +43,8 @@ async def write(pilot, text):
 
 
 @pytest.mark.parametrize("scene", FRAMEWORKS, indirect=True)
-async def test_a_talk_goes_on_after_the_bot_was_killed_and_started_again(scene):
+async def test_a_talk_goes_on_after_the_bot_was_killed_and_started_again(scene, monkeypatch):
+    monkeypatch.setattr(chat, "HIGHLIGHT", 60.0)  # seconds, for looks that come late
     app = ChatApp(scene)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(lambda: "running" in state(app), "the bot runs")

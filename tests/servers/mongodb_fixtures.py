@@ -19,13 +19,13 @@ def mongodb():
 
 
 @pytest.fixture
-def patience(monkeypatch):
+def mongodb_patience(monkeypatch):
     """Have a storage that isn't told for how long wait for this slow server on a busy machine."""
     monkeypatch.setitem(DEFAULTS, "timeoutMS", 60_000)
 
 
 @pytest.fixture
-def mongodb_database(mongodb, patience):
+def mongodb_database(mongodb, mongodb_patience):
     """The URL of a database that holds nothing, and goes with the test."""
     name = f"gramkeep_test_{os.getpid()}_{next(_numbers)}"
     yield mongodb.url(name)
@@ -33,7 +33,7 @@ def mongodb_database(mongodb, patience):
 
 
 @pytest.fixture
-def own_mongodb(patience):
+def own_mongodb(mongodb_patience):
     """A server that the test may stop and kill.
 
     PyMongo may leave a socket that is cut while it is opened to the garbage collector, which is to

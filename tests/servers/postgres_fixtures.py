@@ -38,13 +38,13 @@ def _postgres_database(postgres_server):
 
 
 @pytest.fixture
-def patience(monkeypatch):
+def postgres_patience(monkeypatch):
     """Have a storage that isn't told for how long wait for the server on a busy machine too."""
     monkeypatch.setitem(PostgresStorage.__init__.__kwdefaults__, "connect_timeout", 60.0)
 
 
 @pytest.fixture
-async def postgres_database(_postgres_database, patience):
+async def postgres_database(_postgres_database, postgres_patience):
     """Give the URL of a database that holds nothing."""
     await _run(_postgres_database, EMPTY)
     return _postgres_database
@@ -60,7 +60,7 @@ def _english_database(postgres_server):
 
 
 @pytest.fixture
-async def english_database(_english_database, patience):
+async def english_database(_english_database, postgres_patience):
     """Give the URL of a database that holds nothing, and sorts as dictionaries do."""
     await _run(_english_database, EMPTY)
     return _english_database

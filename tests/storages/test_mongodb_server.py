@@ -305,7 +305,7 @@ async def test_a_cancelled_call_ends_when_it_is_settled_and_keeps_its_connection
 # Security
 
 
-async def test_a_wrong_password_is_an_error_that_does_not_tell_it(patience):
+async def test_a_wrong_password_is_an_error_that_does_not_tell_it(mongodb_patience):
     with running_server() as server, MongoClient(server.url()) as admin:
         admin.admin.command("createUser", "ada", pwd="right one", roles=["root"])
         server.stop()
@@ -325,7 +325,7 @@ async def test_a_wrong_password_is_an_error_that_does_not_tell_it(patience):
         await nobody.aclose()
 
 
-async def test_tls_checks_who_the_server_is(tmp_path, patience):
+async def test_tls_checks_who_the_server_is(tmp_path, mongodb_patience):
     authority, stranger = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     stranger.cert_pem.write_to_path(tmp_path / "stranger.pem")
