@@ -1,6 +1,5 @@
 """Fixtures over `servers.mongodb`: a server per test process, and a database per test."""
 
-import gc
 import itertools
 import os
 
@@ -34,14 +33,9 @@ def mongodb_database(mongodb, mongodb_patience):
 
 @pytest.fixture
 def own_mongodb(mongodb_patience):
-    """A server that the test may stop and kill.
-
-    PyMongo may leave a socket that is cut while it is opened to the garbage collector, which is to
-    complain in this test, if ever, and not in another one.
-    """
+    """A server that the test may stop and kill."""
     with running_server() as server:
         yield server
-    gc.collect()
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ pytest_plugins = ["servers.mongodb_fixtures"]
 
 ME = Lease("me", 60)
 
-may_leave_sockets = pytest.mark.filterwarnings(  # see `own_mongodb`
+may_leave_sockets = pytest.mark.filterwarnings(  # see `running_server`
     "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
 )
 
