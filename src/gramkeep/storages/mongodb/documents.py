@@ -128,7 +128,8 @@ class Documents:
         """
         statements = []
         for put in puts:
-            # What has no document is refused one that is made for it, or is as it should be.
+            # Where there is no document, one is made, which fails if a value was expected. What
+            # only keeps or deletes has nothing to do there.
             is_as_asked = not isinstance(put.value, bytes) and put.expected in (ABSENT, ANY)
             pipeline = updates.put(self._layout, put, lease, or_fail=True)
             statements.append(UpdateOne({self._key: put.key}, pipeline, upsert=not is_as_asked))
