@@ -10,6 +10,7 @@ import selectors
 import sqlite3
 import sys
 from collections import Counter as Tally
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from inspect import CO_COROUTINE
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from gramkeep import MemorySessionStorage, SessionOptions, Sessions
 from gramkeep.multi import MultiSessions
 from gramkeep.storage import KEEP
 from gramkeep.storages.postgres import PostgresStorage
-from gramkeep.storages.redis import RedisStorage
+from gramkeep.storages.redis import RedisStorage, wire
 from gramkeep.storages.sqlite import SQLiteStorage
 
 __all__ = ["redis_server"]
@@ -444,6 +445,20 @@ async def test_an_update_in_redis_is_two_scripts_and_many_at_once_are_few(redis_
     assert await scripts_of(add_one) == 2
     assert await scripts_of(wave) <= AT_MOST
     await sessions.storage.aclose()
+
+
+async def test_a_redis_connection_that_was_silent_is_looked_at_once_for_a_wave(
+    redis_server, monkeypatch
+):
+    looks = []
+    has_input = wire.Wire._has_input
+    monkeypatch.setattr(wire.Wire, "_has_input", lambda it: looks.append(it) or has_input(it))
+    monkeypatch.setattr(wire, "SILENCE", -1.0)
+    async with aclosing(RedisStorage.from_url(redis_server.url)) as storage:
+        await asyncio.gather(*(storage.get([str(number)]) for number in range(2)))
+        looks.clear()
+        await asyncio.gather(*(storage.get([str(number)]) for number in range(50)))
+    assert len(looks) == 1
 
 
 def test_an_update_in_redis_takes_two_turns_of_the_event_loop_one_for_each_answer(redis_server):

@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, MongoClient
+from pymongo.monitoring import CommandListener
 
 from gramkeep import SessionDecodeError, SessionEncodeError, Sessions
 from gramkeep.storage import ABSENT, ANY, BUSY, DELETE, KEEP, Lease, Put
@@ -182,6 +183,40 @@ async def test_expired_sessions_are_pruned_and_no_others(storage, collection):
     assert await storage.prune(2) == 0
     left = [document["key"] for document in await documents(collection)]
     assert sorted(left) == ["expiring", "lasting", "own"]
+
+
+async def test_pruning_goes_on_where_somebody_renews_what_was_found(mongodb_database, collection):
+    for number in range(3):
+        await grammy_writes(collection, f"expired {number}", {"__d": 1, "e": 5})
+    rivals = [Rival(mongodb_database)]
+    async with AsyncMongoClient(mongodb_database, event_listeners=rivals) as client:
+        storage = MongoStorage(client, collection="sessions", layout="grammy")
+        assert await storage.prune(2) == 2
+        await storage.aclose()
+    assert [document["value"] for document in await documents(collection)] == ["renewed"]
+
+
+class Rival(CommandListener):
+    """Renews a session, once, between the look for what has expired and its removal."""
+
+    def __init__(self, url):
+        self.url = url
+        self.has_renewed = False
+
+    def started(self, event):
+        if event.command_name != "delete" or self.has_renewed:
+            return
+        found = event.command["deletes"][0]["q"].get("_id")
+        if found is not None:
+            self.has_renewed = True
+            with MongoClient(self.url) as client:
+                sessions = client.get_default_database()["sessions"]
+                sessions.update_one({"_id": found["$in"][0]}, {"$set": {"value": "renewed"}})
+
+    def succeeded(self, event):
+        pass
+
+    failed = succeeded
 
 
 async def test_what_dead_processes_left_is_swept_at_the_next_start(mongodb_database, collection):
