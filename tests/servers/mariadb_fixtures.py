@@ -33,7 +33,8 @@ async def mariadb_database(
     name = f"gramkeep_{_RUN}_{next(_NUMBERS)}"
     await query(mariadb.url(), f"CREATE DATABASE `{name}`")
     yield mariadb.url(name)
-    await query(mariadb.url(), f"DROP DATABASE `{name}`")
+    # A test that failed may have left a transaction open, for which this would wait for a day.
+    await query(mariadb.url(), "SET SESSION lock_wait_timeout = 30", f"DROP DATABASE `{name}`")
 
 
 @pytest.fixture
